@@ -1,0 +1,300 @@
+/* numpack.h - open a NumPack directory and read its arrays.
+ *
+ *   Errors    0 or a negative errno; `err` may be NULL, else it says why, with file, byte and value.
+ *             -EINVAL nonsense asked, -ENOENT no such array, -ERANGE a row out of range, -EUCLEAN bytes break the
+ *             format, -ENOTSUP valid but newer than this library, -EIO the device, -ESTALE changed under us, -ENOMEM.
+ *   Threads   any call from any thread, unless a comment says otherwise.
+ *   Lifetime  open/close a handle on the heap; get/ref/put a counted reference; init/fini the caller's storage. close,
+ *             put and fini accept NULL or zeroed storage. A reference stays valid after npk_store_close().
+ *   Words     A *row* is logical: deleted rows are not counted. A *slot* is where a row lies in the data file. A
+ *             *generation* is one immutable layout of an array: under it no row ever moves or goes away.
+ *   Memory    nothing is allocated in proportion to an array, but for the deletion bitmap (1 bit a slot) and its rank
+ *             directory (4 % of the bitmap). */
+#ifndef NUMPACK_H
+#define NUMPACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NPK_VERSION_MAJOR 0
+#define NPK_VERSION_MINOR 1
+#define NPK_VERSION_PATCH 0
+#define NPK_VERSION "0.1.0"
+
+const char *npk_version(void); /* of the library that runs, "0.1.0" */
+
+/* --- errors ------------------------------------------------------------------------------------------------------ */
+
+#define NPK_ERR_MAX 512
+
+struct npk_err {
+	int code;              /* the errno, positive; 0 while nothing failed */
+	char msg[NPK_ERR_MAX]; /* one line, no newline at the end */
+};
+
+/* Writes the message and returns -code, so that `return npk_fail(err, EINVAL, ...)` ends a function. */
+int npk_fail(struct npk_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Puts "context: " before a message that is there; returns -err->code, or `rc` when err is NULL. */
+int npk_err_context(struct npk_err *err, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* --- text -------------------------------------------------------------------------------------------------------- */
+
+/* A growing text buffer; zeroed storage is an empty one. Once memory ran out `bad` is set and every later call does
+ * nothing, so it is tested once, at the end. `p` always ends with a NUL when it is not NULL. One thread at a time. */
+struct npk_text {
+	char *p;
+	size_t len, cap;
+	bool bad;
+};
+
+void npk_text_add(struct npk_text *t, const void *bytes, size_t len);
+void npk_text_printf(struct npk_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+void npk_text_json(struct npk_text *t, const void *bytes, size_t len);
+void npk_text_fini(struct npk_text *t);
+
+/* --- element types ----------------------------------------------------------------------------------------------- */
+
+enum npk_dtype { /* the codes on disk */
+	NPK_BOOL, NPK_U8, NPK_U16, NPK_U32, NPK_U64, NPK_I8, NPK_I16, NPK_I32, NPK_I64,
+	NPK_F16, NPK_F32, NPK_F64, NPK_C64, NPK_C128,
+	NPK_DTYPE_COUNT
+};
+
+#define NPK_MAX_NDIM 32
+
+struct npk_shape {
+	unsigned ndim;
+	uint64_t dim[NPK_MAX_NDIM];
+};
+
+size_t npk_dtype_size(unsigned dtype);       /* bytes of one element; 0 for an unknown code */
+const char *npk_dtype_name(unsigned dtype);  /* "float32"; NULL for an unknown code */
+const char *npk_dtype_title(unsigned dtype); /* "Float32", as NumPack's own metadata calls says; NULL likewise */
+const char *npk_dtype_descr(unsigned dtype); /* NumPy's descr, "<f4"; NULL likewise */
+/* From a name or a descr ("float32", "<f4", "f4"). -EINVAL for anything else. */
+int npk_dtype_parse(const char *text, unsigned *dtype, struct npk_err *err);
+
+/* --- .npy headers ------------------------------------------------------------------------------------------------ */
+
+#define NPK_NPY_HEADER_MAX 4096
+
+/* Writes the header that np.save() writes for a C-order array (version 1.0, growth padding, 64-byte alignment), or one
+ * padded to `align` bytes (a power of two from 64 to 4096). Returns its length, at most NPK_NPY_HEADER_MAX. */
+size_t npk_npy_header(char out[NPK_NPY_HEADER_MAX], unsigned dtype, const struct npk_shape *shape, size_t align);
+
+struct npk_npy {
+	unsigned dtype;
+	bool fortran_order;
+	bool big_endian;
+	struct npk_shape shape;
+	size_t header_len; /* bytes before the first element */
+	uint64_t data_len; /* bytes of all elements */
+};
+
+/* Parses the header at `buf` (versions 1.0 to 3.0). -EAGAIN: `len` bytes are not enough yet, *need says how many are.
+ * -EINVAL: not a .npy header, or a dtype that NumPack cannot store. `need` may be NULL. */
+int npk_npy_parse(const void *buf, size_t len, struct npk_npy *out, size_t *need, struct npk_err *err);
+
+/* --- the store --------------------------------------------------------------------------------------------------- */
+
+struct npk_store; /* an open directory */
+struct npk_array; /* a named array of it; follows changes of the store */
+struct npk_gen;   /* one generation of an array */
+struct npk_view;  /* a selection of rows and columns of a generation */
+
+#define NPK_RDONLY 1u /* the only mode so far: nothing on disk changes */
+
+/* Opens the directory `path`. Only metadata.npkm is read; an array's other files are read at npk_gen_get(). -EUCLEAN:
+ * the metadata is damaged, or missing beside data files. The caller owns *out and ends it with npk_store_close(). */
+int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err);
+void npk_store_close(struct npk_store *s);
+
+struct npk_store_info {
+	uint64_t narrays;          /* the damaged ones included */
+	bool read_only;            /* the metadata must not be rewritten, `why` says the reason */
+	char why[NPK_ERR_MAX];     /* empty when not read_only */
+	char warning[NPK_ERR_MAX]; /* something odd that does no harm; empty when there is none */
+};
+
+void npk_store_info(struct npk_store *s, struct npk_store_info *out);
+const char *npk_store_path(const struct npk_store *s); /* as given to open; borrowed until close */
+int npk_store_dirfd(const struct npk_store *s);        /* for fstat and fstatvfs; borrowed until close */
+
+/* All arrays, sorted by the bytes of their names; each element and the list are the caller's: npk_store_list_free(). */
+int npk_store_list(struct npk_store *s, struct npk_array ***out, size_t *n, struct npk_err *err);
+void npk_store_list_free(struct npk_array **list, size_t n);
+
+enum npk_change { NPK_APPEARED = 1, NPK_GONE, NPK_CHANGED };
+
+/* Looks whether another process changed the store and takes the changes over: later npk_gen_get() calls give the new
+ * generations, those already held stay as they are. Calls `fn` (may be NULL) once for each array that appeared, went or
+ * changed, with no lock held. Costs a stat of the metadata, and two more per array whose generation is in use. On an
+ * error the store stays as it was. */
+typedef void npk_change_fn(void *ctx, struct npk_array *a, enum npk_change what);
+int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err);
+
+/* Text for programs: what NumPack's get_metadata() returns, as JSON. */
+int npk_store_metadata_json(struct npk_store *s, struct npk_text *out, struct npk_err *err);
+
+/* --- arrays ------------------------------------------------------------------------------------------------------ */
+
+/* -ENOENT when the store has no array of that name. A damaged array is found, its npk_gen_get() fails. */
+int npk_array_get(struct npk_array **out, struct npk_store *s, const char *name, struct npk_err *err);
+int npk_array_get_n(struct npk_array **out, struct npk_store *s, const void *name, size_t len, struct npk_err *err);
+struct npk_array *npk_array_ref(struct npk_array *a);
+void npk_array_put(struct npk_array *a);
+const char *npk_array_name(const struct npk_array *a, size_t *len); /* NUL-terminated; `len` may be NULL; borrowed */
+
+struct npk_array_info {
+	bool damaged;              /* then only the fields that the metadata tells are set, and: */
+	int code;                  /*   EUCLEAN or ENOTSUP */
+	char why[NPK_ERR_MAX];     /*   the reason */
+	char warning[NPK_ERR_MAX]; /* odd but harmless; empty when there is none */
+	unsigned dtype;            /* the code on disk, may be unknown when damaged */
+	struct npk_shape shape;    /* logical */
+	uint64_t rows;             /* shape.dim[0]; 1 for a 0-d array */
+	uint64_t physical_rows;    /* slots */
+	uint64_t deleted;
+	uint64_t row_bytes;
+	uint64_t size_bytes;       /* rows * row_bytes */
+	uint64_t mtime_us;         /* last modified, microseconds since 1970 UTC */
+	uint64_t generation;
+	uint64_t blocks;           /* 512-byte blocks that data and bitmap really use */
+	uint64_t nsegments;        /* 0 for one data file */
+	mode_t mode;               /* permissions and owner of the data file */
+	uid_t uid;
+	gid_t gid;
+	char data_file[256];       /* relative to the store; cut with "..." when longer */
+};
+
+/* Loads what is needed of the array's layout. Fails only for lack of memory: damage is told in *out. */
+int npk_array_info(struct npk_array *a, struct npk_array_info *out, struct npk_err *err);
+int npk_array_info_json(struct npk_array *a, struct npk_text *out, struct npk_err *err);
+
+/* --- generations ------------------------------------------------------------------------------------------------- */
+
+/* The array's current generation. -EUCLEAN, -ENOTSUP: the array is damaged; -ENOENT: it is gone. */
+int npk_gen_get(struct npk_gen **out, struct npk_array *a, struct npk_err *err);
+struct npk_gen *npk_gen_ref(struct npk_gen *g);
+void npk_gen_put(struct npk_gen *g);
+
+struct npk_gen_info {
+	uint64_t number; /* unique in the store while it is open, counts from 1 */
+	unsigned dtype;
+	struct npk_shape shape; /* logical */
+	uint64_t rows, slots, row_bytes, mtime_us;
+	uint64_t blocks; /* 512-byte blocks used by data and bitmap when the generation was loaded */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+};
+
+const struct npk_gen_info *npk_gen_info(const struct npk_gen *g); /* borrowed while g is held */
+
+/* Maps the data files now; otherwise the first read does. -ESTALE: another process replaced the data since the layout
+ * was loaded: npk_store_refresh() and take the generation anew. */
+int npk_gen_map(struct npk_gen *g, struct npk_err *err);
+
+/* Where row `row` (< rows) lies, and which row lies in `slot` (< slots); false when that slot is deleted. */
+uint64_t npk_gen_slot(const struct npk_gen *g, uint64_t row);
+bool npk_gen_row(const struct npk_gen *g, uint64_t slot, uint64_t *row);
+/* The slots of the deleted rows number `first` .. `first + n - 1`, ascending; all must exist (slots - rows). */
+void npk_gen_deleted(const struct npk_gen *g, uint64_t first, uint64_t n, uint64_t *out);
+
+/* Walks rows [first, first + nrows) as runs of consecutive slots. The struct's fields are private. */
+struct npk_spans {
+	const struct npk_gen *g;
+	uint64_t slot, left;
+};
+void npk_spans_init(struct npk_spans *it, const struct npk_gen *g, uint64_t first, uint64_t nrows);
+bool npk_spans_next(struct npk_spans *it, uint64_t *slot, uint64_t *nslots); /* false at the end */
+
+/* Copies rows [first, first + nrows) to `out`, nrows * row_bytes bytes. -ERANGE when they are not all there. */
+int npk_gen_read_rows(struct npk_gen *g, uint64_t first, uint64_t nrows, void *out, struct npk_err *err);
+/* Copies rows first, first + step, ..., nrows of them; step may be negative, not 0. */
+int npk_gen_read_step(struct npk_gen *g, uint64_t first, int64_t step, uint64_t nrows, void *out, struct npk_err *err);
+/* Copies the listed rows in the list's order; repeats are fine, negative ones count from the end. -ERANGE names the
+ * first that is not there; `out` is then undefined. */
+int npk_gen_take(struct npk_gen *g, const int64_t *rows, size_t n, void *out, struct npk_err *err);
+/* Row `row` in the mapping, and in *nrows how many rows follow it without a gap (itself included). Borrowed while g is
+ * held. A file that another process cuts short raises SIGBUS on access, see npk_guard_install(). */
+int npk_gen_borrow(struct npk_gen *g, uint64_t row, const void **out, uint64_t *nrows, struct npk_err *err);
+
+/* --- views: selections ------------------------------------------------------------------------------------------- */
+
+/* A selection has one part per axis, separated by ';' or '@'; missing parts mean everything. A part is a list of
+ * items joined by ',', '+' or blanks: an integer (negative from the end) or a slice a:b:c with Python's rules; or
+ * "all"; or "mask=NAME": where that 1-d bool or integer array of the same store, as long as the axis, is nonzero. A
+ * selection never removes an axis, and parts combine orthogonally as in np.ix_(). `sel` NULL or "" selects everything.
+ * -EINVAL: does not parse, or a mask of another length; -ERANGE: an integer out of range; -ENOENT: no such mask. */
+int npk_view_open(struct npk_view **out, struct npk_gen *g, const char *sel, struct npk_err *err);
+void npk_view_close(struct npk_view *v);
+
+struct npk_view_info {
+	unsigned dtype;
+	struct npk_shape shape;
+	uint64_t rows, row_bytes; /* of the selection */
+	uint64_t bytes;           /* rows * row_bytes */
+};
+
+const struct npk_view_info *npk_view_info(const struct npk_view *v); /* borrowed while v is open */
+struct npk_gen *npk_view_gen(const struct npk_view *v);              /* borrowed while v is open */
+
+/* Copies `len` bytes from byte `off` of the selected elements in C order; off + len <= bytes. Any thread, any number
+ * at once; allocates nothing and takes no lock once the generation is mapped. */
+int npk_view_read(struct npk_view *v, uint64_t off, void *buf, size_t len, struct npk_err *err);
+/* How many bytes from byte `off` on lie together in the mapping (0 when fewer than one row or at the end), and where.
+ * Borrowed while v is open; SIGBUS as in npk_gen_borrow(). Never fails: 0 means use npk_view_read(). */
+size_t npk_view_borrow(struct npk_view *v, uint64_t off, const void **out);
+
+/* --- other shapes of the same data ------------------------------------------------------------------------------- */
+
+/* A reader that turns rows into CSV: one line per row, numbers that read back to the same value, complex as 1+2j,
+ * bool as 0/1, rows of more than one dimension flattened. One thread at a time. */
+struct npk_csv;
+int npk_csv_open(struct npk_csv **out, struct npk_gen *g, struct npk_err *err);
+ssize_t npk_csv_read(struct npk_csv *c, void *buf, size_t len, struct npk_err *err); /* 0 at the end, or -errno */
+void npk_csv_close(struct npk_csv *c);
+
+/* The whole store as one .safetensors file of exact size. Arrays of a dtype which that format lacks and damaged ones
+ * are left out and named in its __metadata__. Reading: any thread, any number at once. */
+struct npk_tensors;
+int npk_tensors_open(struct npk_tensors **out, struct npk_store *s, struct npk_err *err);
+uint64_t npk_tensors_size(const struct npk_tensors *t);
+int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
+size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
+void npk_tensors_close(struct npk_tensors *t);
+
+/* --- checking ---------------------------------------------------------------------------------------------------- */
+
+enum npk_severity { NPK_NOTE, NPK_WARNING, NPK_DAMAGE };
+
+struct npk_finding {
+	enum npk_severity severity;
+	const char *array; /* NULL: the store as a whole */
+	const char *text;  /* "file: byte N: what is there, and what should be" */
+};
+
+/* Applies every check of the format to a store, also to one that npk_store_open() refuses, and calls `fn` for each
+ * finding; *ndamage counts those of NPK_DAMAGE. Returns an error only when checking itself was impossible. */
+typedef void npk_finding_fn(void *ctx, const struct npk_finding *f);
+int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *ndamage, struct npk_err *err);
+
+/* --- SIGBUS ------------------------------------------------------------------------------------------------------ */
+
+/* A data file that another process truncates turns reads of its mapping into SIGBUS. After this call, once per process,
+ * npk_gen_read_rows(), npk_gen_take(), npk_view_read() and their like return -EIO instead; a SIGBUS from anywhere else
+ * goes to the handler that was there before. Programs decide: a library has no business with signal handlers. */
+int npk_guard_install(struct npk_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,40 @@
+/* config.h - what the user wants of a mount: built-in values, ini files, NUMPACKFS_* variables and -o options in one
+ * struct, with the origin of each value. interface.md section 9 is the contract. */
+#ifndef NPKFS_CONFIG_H
+#define NPKFS_CONFIG_H
+
+#include <numpack.h>
+
+enum npkfs_watch { NPKFS_WATCH_OFF, NPKFS_WATCH_INOTIFY, NPKFS_WATCH_POLL };
+
+struct npkfs_config {
+	char *store;      /* absolute path */
+	char *mountpoint; /* absolute path */
+	bool foreground, debug;
+
+	bool ro;
+	bool show_control; /* list .numpack in the root */
+	bool allow_other;
+	enum npkfs_watch watch;
+	unsigned watch_ms;     /* of NPKFS_WATCH_POLL */
+	double attr_ttl;       /* seconds the kernel may keep attributes and names of arrays */
+	unsigned threads;      /* that serve requests, 1..64 */
+	uint64_t ctl_max;      /* bytes of a payload or reply of a conversation */
+	unsigned header;       /* alignment of the .npy header: 64 (numpy) or 4096 */
+	unsigned read_ahead_kb; /* of the mount's backing device info; 0: leave it */
+	bool set_uid, set_gid, set_umask;
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;
+	int log_level;  /* enum npkfs_level */
+	char *log_file; /* NULL: stderr with -f or -d, else syslog */
+};
+
+/* Fills *c from argv and all other sources, in their order of precedence. Returns 0, or -EINVAL with the sentence the
+ * user should see. -h and -V set *show to 'h' or 'V'; then the rest of *c need not be complete. */
+int npkfs_config_load(struct npkfs_config *c, int argc, char **argv, int *show, struct npk_err *err);
+/* One line per setting, "name = value  # origin", as .numpack/config shows it. */
+void npkfs_config_print(const struct npkfs_config *c, struct npk_text *out);
+void npkfs_config_fini(struct npkfs_config *c);
+
+#endif
