@@ -1,0 +1,72 @@
+"""The fixtures; what they are made of is in harness.py."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from harness import BUILD, Mounter, RealNumPack, Watchdog, copy_golden, differences, fresh_reports, tree  # noqa: E402
+
+
+def pytest_report_header():
+    return f"numpackfs build: {BUILD}"
+
+
+@pytest.fixture(autouse=True)
+def no_sanitizer_report():
+    yield
+    fresh = fresh_reports()
+    assert not fresh, "a sanitizer reports:\n" + "\n".join(fresh)
+
+
+@pytest.fixture(scope="session")
+def watchdog():
+    dog = Watchdog()
+    yield dog
+    dog.close()
+
+
+@pytest.fixture
+def mount(tmp_path, watchdog):
+    return Mounter(tmp_path / "mounts", watchdog)
+
+
+@pytest.fixture
+def golden_copy(tmp_path):
+    return lambda name: copy_golden(name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def golden_mount(tmp_path_factory, watchdog):
+    """golden_mount("dtypes.npk"): a mount of a copy of that store that all tests share. What it was must stay so."""
+    base = tmp_path_factory.mktemp("golden")
+    mounter = Mounter(base / "mounts", watchdog, life=3600)
+    open_mounts = {}
+
+    def get(name):
+        if name not in open_mounts:
+            store = copy_golden(name, base)
+            open_mounts[name] = (mounter.start(store), tree(store))
+        return open_mounts[name][0]
+
+    yield get
+    trouble = []
+    for name, (m, before) in open_mounts.items():
+        try:
+            mounter.stop(m)
+        except AssertionError as e:
+            trouble.append(f"{name}: {e}")
+        changed = differences(before, tree(m.store))
+        if changed:
+            trouble.append(f"{name} changed on disk: {changed}")
+    trouble += fresh_reports()
+    assert not trouble, "\n".join(trouble)
+
+
+@pytest.fixture
+def real_numpack(tmp_path):
+    real = RealNumPack(tmp_path / "real")
+    yield real
+    real.end()
