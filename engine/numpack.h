@@ -62,8 +62,20 @@ void npk_text_fini(struct npk_text *t);
 /* --- element types ----------------------------------------------------------------------------------------------- */
 
 enum npk_dtype { /* the codes on disk */
-	NPK_BOOL, NPK_U8, NPK_U16, NPK_U32, NPK_U64, NPK_I8, NPK_I16, NPK_I32, NPK_I64,
-	NPK_F16, NPK_F32, NPK_F64, NPK_C64, NPK_C128,
+	NPK_BOOL,
+	NPK_U8,
+	NPK_U16,
+	NPK_U32,
+	NPK_U64,
+	NPK_I8,
+	NPK_I16,
+	NPK_I32,
+	NPK_I64,
+	NPK_F16,
+	NPK_F32,
+	NPK_F64,
+	NPK_C64,
+	NPK_C128,
 	NPK_DTYPE_COUNT
 };
 
@@ -131,7 +143,11 @@ int npk_store_dirfd(const struct npk_store *s);        /* for fstat and fstatvfs
 int npk_store_list(struct npk_store *s, struct npk_array ***out, size_t *n, struct npk_err *err);
 void npk_store_list_free(struct npk_array **list, size_t n);
 
-enum npk_change { NPK_APPEARED = 1, NPK_GONE, NPK_CHANGED };
+enum npk_change {
+	NPK_APPEARED = 1,
+	NPK_GONE,
+	NPK_CHANGED
+};
 
 /* Looks whether another process changed the store and takes the changes over: later npk_gen_get() calls give the new
  * generations, those already held stay as they are. Calls `fn` (may be NULL) once for each array that appeared, went or
@@ -163,15 +179,15 @@ struct npk_array_info {
 	uint64_t physical_rows;    /* slots */
 	uint64_t deleted;
 	uint64_t row_bytes;
-	uint64_t size_bytes;       /* rows * row_bytes */
-	uint64_t mtime_us;         /* last modified, microseconds since 1970 UTC */
+	uint64_t size_bytes; /* rows * row_bytes */
+	uint64_t mtime_us;   /* last modified, microseconds since 1970 UTC */
 	uint64_t generation;
-	uint64_t blocks;           /* 512-byte blocks that data and bitmap really use */
-	uint64_t nsegments;        /* 0 for one data file */
-	mode_t mode;               /* permissions and owner of the data file */
+	uint64_t blocks;    /* 512-byte blocks that data and bitmap really use */
+	uint64_t nsegments; /* 0 for one data file */
+	mode_t mode;        /* permissions and owner of the data file */
 	uid_t uid;
 	gid_t gid;
-	char data_file[256];       /* relative to the store; cut with "..." when longer */
+	char data_file[256]; /* relative to the store; cut with "..." when longer */
 };
 
 /* Loads what is needed of the array's layout. Fails only for lack of memory: damage is told in *out. */
@@ -274,7 +290,11 @@ void npk_tensors_close(struct npk_tensors *t);
 
 /* --- checking ---------------------------------------------------------------------------------------------------- */
 
-enum npk_severity { NPK_NOTE, NPK_WARNING, NPK_DAMAGE };
+enum npk_severity {
+	NPK_NOTE,
+	NPK_WARNING,
+	NPK_DAMAGE
+};
 
 struct npk_finding {
 	enum npk_severity severity;

@@ -1,0 +1,170 @@
+/* io.c - see io.h. */
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct npki_file_id npki_file_id_of(const struct stat *st)
+{
+	return (struct npki_file_id){true, st->st_dev, st->st_ino, (uint64_t)st->st_size,
+		st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
+		st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec};
+}
+
+bool npki_file_id_same(const struct npki_file_id *a, const struct npki_file_id *b)
+{
+	return a->exists == b->exists &&
+	       (!a->exists || (a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+				      a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns));
+}
+
+static int path_error(const char *path, int code, struct npk_err *err)
+{
+	if (code == ELOOP || code == ENOTDIR)
+		return npk_fail(err, EUCLEAN, "%.300s: a symbolic link stands in its place", path);
+	return npk_fail(err, code, "%.300s: %s", path, strerror(code));
+}
+
+/* The directory that holds the last component, each step on the way below the one before and no link. *dir is `dirfd`
+ * itself for a path of one component; else the caller closes it. */
+static int open_parent(int dirfd, const char *path, int *dir, const char **leaf, struct npk_err *err)
+{
+	char part[256];
+	int at = dirfd, next;
+	const char *slash;
+
+	for (; (slash = strchr(path, '/')) != NULL; path = slash + 1) {
+		size_t n = (size_t)(slash - path);
+
+		if (n >= sizeof(part)) {
+			next = -1;
+			errno = ENAMETOOLONG;
+		} else {
+			memcpy(part, path, n);
+			part[n] = 0;
+			next = openat(at, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		}
+		if (at != dirfd)
+			close(at);
+		if (next < 0)
+			return path_error(path, errno, err);
+		at = next;
+	}
+	*dir = at;
+	*leaf = path;
+	return 0;
+}
+
+static int not_regular(const char *path, mode_t mode, struct npk_err *err)
+{
+	return npk_fail(err, EUCLEAN, "%.300s: %s stands in its place", path,
+		S_ISDIR(mode)    ? "a directory"
+		: S_ISFIFO(mode) ? "a FIFO"
+		: S_ISLNK(mode)  ? "a symbolic link"
+				 : "a special file");
+}
+
+/* O_NONBLOCK: the open of a FIFO must not wait for a writer. */
+int npki_open_file(int dirfd, const char *path, int *fd, struct stat *st, struct npk_err *err)
+{
+	struct stat own;
+	const char *leaf;
+	int dir, f, rc;
+
+	rc = open_parent(dirfd, path, &dir, &leaf, err);
+	if (rc != 0)
+		return rc;
+	f = openat(dir, leaf, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC);
+	rc = f < 0 ? path_error(path, errno, err) : 0;
+	if (dir != dirfd)
+		close(dir);
+	if (rc != 0)
+		return rc;
+	if (!st)
+		st = &own;
+	if (fstat(f, st) != 0)
+		rc = npk_fail(err, errno, "%.300s: %s", path, strerror(errno));
+	else if (!S_ISREG(st->st_mode))
+		rc = not_regular(path, st->st_mode, err);
+	if (rc != 0)
+		close(f);
+	else
+		*fd = f;
+	return rc;
+}
+
+int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct npk_err *err)
+{
+	struct stat st;
+	const char *leaf;
+	int dir, rc;
+
+	*out = (struct npki_file_id){0};
+	rc = open_parent(dirfd, path, &dir, &leaf, err);
+	if (rc != 0)
+		return rc == -ENOENT ? 0 : rc;
+	rc = fstatat(dir, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+	if (dir != dirfd)
+		close(dir);
+	if (rc == ENOENT)
+		return 0;
+	if (rc != 0)
+		return path_error(path, rc, err);
+	if (!S_ISREG(st.st_mode))
+		return not_regular(path, st.st_mode, err);
+	*out = npki_file_id_of(&st);
+	return 0;
+}
+
+int npki_pread_all(int fd, void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err)
+{
+	uint8_t *p = buf;
+
+	while (len > 0) {
+		ssize_t n = pread(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return npk_fail(err, errno, "%.300s: byte %" PRIu64 ": %s", path, off, strerror(errno));
+		if (n == 0)
+			return npk_fail(err, EUCLEAN, "%.300s: byte %" PRIu64 ": the file ends here", path, off);
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_t *len, struct npki_file_id *id,
+	struct npk_err *err)
+{
+	struct stat st;
+	uint8_t *b;
+	int fd, rc;
+
+	rc = npki_open_file(dirfd, path, &fd, &st, err);
+	if (rc != 0)
+		return rc;
+	if ((uint64_t)st.st_size > max) {
+		rc = npk_fail(err, EUCLEAN, "%.300s: %jd bytes are too many", path, (intmax_t)st.st_size);
+		close(fd);
+		return rc;
+	}
+	b = malloc((size_t)st.st_size + 1);
+	rc = b ? npki_pread_all(fd, b, (size_t)st.st_size, 0, path, err)
+	       : npk_fail(err, ENOMEM, "%.300s: no memory", path);
+	close(fd);
+	if (rc != 0) {
+		free(b);
+		return rc;
+	}
+	*buf = b;
+	*len = (size_t)st.st_size;
+	*id = npki_file_id_of(&st);
+	return 0;
+}

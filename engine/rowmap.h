@@ -1,0 +1,52 @@
+/* rowmap.h - from rows to slots and back: a bitmap of live slots with a directory of counts.
+ *
+ * The bits lie in chunks of 4 KiB, each with the count of live slots before every block of 512 bits; a generation holds
+ * an array of chunk pointers and the count before each chunk. Generations share chunks that did not change, and a chunk
+ * without deletions is one static chunk for all. select() looks up a sample (the chunk of every 32768th row), searches
+ * the few chunks between two samples, then 64 counts, then 8 words: flat in the number of rows. The directory costs
+ * 4 % of the bitmap. Rank and select as in Vigna, "Broadword implementation of rank/select queries" (2008). */
+#ifndef NPKI_ROWMAP_H
+#define NPKI_ROWMAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NPKI_CHUNK_BITS 32768u
+#define NPKI_CHUNK_WORDS (NPKI_CHUNK_BITS / 64)
+#define NPKI_CHUNK_BLOCKS (NPKI_CHUNK_BITS / 512)
+
+struct npki_chunk {
+	_Atomic uint32_t refs;              /* rowmaps that hold it */
+	uint32_t live;                      /* bits that are 1 */
+	uint16_t before[NPKI_CHUNK_BLOCKS]; /* live slots of the chunk before each block */
+	uint64_t word[NPKI_CHUNK_WORDS];    /* bit b of word w is slot 64 w + b; 1 = live */
+};
+
+struct npki_rowmap {
+	uint64_t nslots, nlive;
+	size_t nchunks;
+	struct npki_chunk **chunk;
+	uint64_t *rank;   /* nchunks + 1: live slots before each chunk */
+	uint32_t *sample; /* chunk that holds row 32768 i; one more at the end */
+};
+
+/* A map of `nslots` slots whose bits `fill` gives: it is called for chunk 0, 1, ... and writes the words of slots from
+ * `first` on, NPKI_CHUNK_WORDS of them at most (those beyond nslots are ignored). 0, -ENOMEM, or what fill returned.
+ * *padding (may be NULL) tells whether a bit beyond nslots in the last word was set. */
+typedef int npki_fill_fn(void *ctx, uint64_t first, uint64_t *words, size_t nwords);
+int npki_rowmap_build(struct npki_rowmap **out, uint64_t nslots, npki_fill_fn *fill, void *ctx, bool *padding);
+void npki_rowmap_free(struct npki_rowmap *m);
+
+uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row);    /* row < nlive */
+uint64_t npki_rowmap_rank(const struct npki_rowmap *m, uint64_t slot);     /* live slots before it; slot <= nslots */
+bool npki_rowmap_live(const struct npki_rowmap *m, uint64_t slot);         /* slot < nslots */
+uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i); /* i < nslots - nlive */
+void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n); /* each row becomes its slot */
+
+/* The first live slot at or after `slot`, and how many live slots follow it without a gap, at most `want`. False when
+ * there is none. */
+bool npki_rowmap_run(const struct npki_rowmap *m, uint64_t *slot, uint64_t want, uint64_t *len);
+
+#endif

@@ -1,0 +1,517 @@
+/* store.c - an open directory: its table of arrays, and taking over what another process changed. */
+#include "store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define META_MAX ((size_t)1 << 32) /* bytes; a store of 10,000 arrays has about one million */
+
+static uint32_t hash_name(const void *name, size_t len)
+{
+	const uint8_t *p = name;
+	uint32_t h = 2166136261u; /* FNV-1a */
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ p[i]) * 16777619u;
+	return h;
+}
+
+bool npki_is_store_file(const char *file)
+{
+	size_t n = strlen(file);
+
+	if (strncmp(file, "data_", 5) == 0)
+		return (n >= 10 && strcmp(file + n - 5, ".npkd") == 0) ||
+		       (n >= 12 && strcmp(file + n - 7, ".npkseg") == 0);
+	return strncmp(file, "deleted_", 8) == 0 && n >= 13 && strcmp(file + n - 5, ".npkb") == 0;
+}
+
+/* -EUCLEAN when the directory has files of arrays: without metadata they must not look like an empty store. */
+static int check_new_store(int dirfd, struct npk_err *err)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	int rc = 0;
+
+	if (!d) {
+		rc = npk_fail(err, errno, "%s", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	for (errno = 0; rc == 0 && (e = readdir(d)) != NULL;)
+		if (npki_is_store_file(e->d_name))
+			rc = npk_fail(err, EUCLEAN, NPKI_META_FILE ": is missing beside %.255s", e->d_name);
+	if (rc == 0 && errno != 0)
+		rc = npk_fail(err, errno, "%s", strerror(errno));
+	closedir(d);
+	return rc;
+}
+
+/* *buf is NULL for a new store, which has no metadata yet. */
+int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_id *id, struct npk_err *err)
+{
+	int rc = npki_read_file(dirfd, NPKI_META_FILE, META_MAX, buf, len, id, err);
+
+	if (rc != -ENOENT)
+		return rc;
+	*buf = NULL;
+	*len = 0;
+	*id = (struct npki_file_id){0};
+	return check_new_store(dirfd, err);
+}
+
+struct npki_entry *npki_entry_new(const struct npki_ameta *m)
+{
+	size_t why = m->damage ? strlen(m->why) : 0;
+	struct npki_entry *e = calloc(1, sizeof(*e) + m->file_len + why + 2);
+	char *text = (char *)(e + 1);
+
+	if (!e)
+		return NULL;
+	e->dtype = m->dtype;
+	e->mtime_us = m->mtime_us;
+	e->damage = m->damage;
+	e->file = text;
+	memcpy(text, m->file, m->file_len);
+	text += m->file_len + 1;
+	e->why = text;
+	memcpy(text, m->why, why);
+	if (m->ndim <= NPK_MAX_NDIM) {
+		e->shape.ndim = m->ndim;
+		for (unsigned i = 0; i < m->ndim; i++)
+			for (unsigned b = 0; b < 8; b++)
+				e->shape.dim[i] |= (uint64_t)m->dims[8 * i + b] << (8 * b);
+	}
+	return e;
+}
+
+bool npki_entry_same(const struct npki_entry *a, const struct npki_entry *b)
+{
+	return a->dtype == b->dtype && a->mtime_us == b->mtime_us && a->damage == b->damage &&
+	       strcmp(a->file, b->file) == 0 && strcmp(a->why, b->why) == 0 && a->shape.ndim == b->shape.ndim &&
+	       memcmp(a->shape.dim, b->shape.dim, a->shape.ndim * sizeof(a->shape.dim[0])) == 0;
+}
+
+static struct npk_array *find(struct npk_store *s, const void *name, size_t len)
+{
+	uint32_t h = hash_name(name, len);
+	struct npk_array *a;
+
+	if (s->nbuckets == 0)
+		return NULL;
+	for (a = s->bucket[h & (s->nbuckets - 1)]; a; a = a->next)
+		if (a->hash == h && a->name_len == len && memcmp(a->name, name, len) == 0)
+			return a;
+	return NULL;
+}
+
+static int grow_table(struct npk_store *s)
+{
+	size_t n = s->nbuckets ? 2 * s->nbuckets : 64;
+	struct npk_array **bucket = calloc(n, sizeof(struct npk_array *)), *a, *next;
+
+	if (!bucket)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->nbuckets; i++)
+		for (a = s->bucket[i]; a; a = next) {
+			next = a->next;
+			a->next = bucket[a->hash & (n - 1)];
+			bucket[a->hash & (n - 1)] = a;
+		}
+	free(s->bucket);
+	s->bucket = bucket;
+	s->nbuckets = n;
+	return 0;
+}
+
+static struct npk_array *array_new(struct npk_store *s, const struct npki_ameta *m)
+{
+	struct npk_array *a = calloc(1, sizeof(*a) + m->name_len + 1);
+
+	if (!a)
+		return NULL;
+	a->refs = 1;
+	a->entry = npki_entry_new(m);
+	if (!a->entry) {
+		free(a);
+		return NULL;
+	}
+	a->store = s;
+	npki_store_ref(s);
+	pthread_mutex_init(&a->lock, NULL);
+	a->hash = hash_name(m->name, m->name_len);
+	a->name_len = m->name_len;
+	memcpy(a->name, m->name, m->name_len);
+	return a;
+}
+
+static int insert(struct npk_store *s, const struct npki_ameta *m, struct npk_array **out)
+{
+	struct npk_array *a;
+
+	if (s->narrays >= s->nbuckets && grow_table(s) != 0)
+		return -ENOMEM;
+	a = array_new(s, m);
+	if (!a)
+		return -ENOMEM;
+	a->next = s->bucket[a->hash & (s->nbuckets - 1)];
+	s->bucket[a->hash & (s->nbuckets - 1)] = a;
+	s->narrays++;
+	*out = a;
+	return 0;
+}
+
+/* Gives `a` a new entry; its generation is no longer the current one. */
+static void set_entry(struct npk_array *a, struct npki_entry *e)
+{
+	struct npk_gen *old;
+
+	pthread_mutex_lock(&a->lock);
+	free(a->entry);
+	a->entry = e;
+	old = a->cur;
+	a->cur = NULL;
+	a->gone = e == NULL;
+	pthread_mutex_unlock(&a->lock);
+	npk_gen_put(old);
+}
+
+/* Changes that a refresh found, told to the caller when no lock is held any more. */
+struct changes {
+	struct change {
+		struct npk_array *a; /* counted */
+		enum npk_change what;
+	} * list;
+	size_t n;
+};
+
+static int add_change(struct changes *c, struct npk_array *a, enum npk_change what)
+{
+	struct change *more;
+
+	if (!c)
+		return 0;
+	if ((c->n & (c->n - 1)) == 0) {
+		more = realloc(c->list, (c->n ? 2 * c->n : 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		c->list = more;
+	}
+	c->list[c->n++] = (struct change){npk_array_ref(a), what};
+	return 0;
+}
+
+struct take_over {
+	struct npk_store *s;
+	struct changes *changes; /* NULL: the first time, nobody wants to know */
+	bool duplicate;
+	char why[NPK_ERR_MAX];
+};
+
+/* One entry of the metadata goes into the table. */
+static int take_entry(void *ctx, const struct npki_ameta *m, struct npk_err *err)
+{
+	struct take_over *t = ctx;
+	struct npk_array *a = find(t->s, m->name, m->name_len);
+	struct npki_entry *e;
+	struct npk_err twice;
+	int rc = 0;
+
+	if (!a) {
+		rc = insert(t->s, m, &a);
+		if (rc == 0)
+			rc = add_change(t->changes, a, NPK_APPEARED);
+		if (rc == 0)
+			a->seen = t->s->round;
+		return rc ? npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays") : 0;
+	}
+	if (a->seen == t->s->round && !t->duplicate) { /* the last of them counts */
+		npk_fail(&twice, EUCLEAN, NPKI_META_FILE ": byte %" PRIu64 ": array '%.100s' is there twice", m->at,
+			a->name);
+		memcpy(t->why, twice.msg, sizeof(t->why));
+		t->duplicate = true;
+	}
+	a->seen = t->s->round;
+	e = npki_entry_new(m);
+	if (!e)
+		return npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
+	if (npki_entry_same(a->entry, e)) {
+		free(e);
+		return 0;
+	}
+	set_entry(a, e);
+	return add_change(t->changes, a, NPK_CHANGED) ? npk_fail(err, ENOMEM, "no memory") : 0;
+}
+
+/* Arrays that the metadata no longer names. */
+static int drop_unseen(struct npk_store *s, struct changes *c)
+{
+	struct npk_array **link, *a;
+	int rc = 0;
+
+	for (size_t i = 0; i < s->nbuckets; i++)
+		for (link = &s->bucket[i]; (a = *link) != NULL;) {
+			if (a->seen == s->round) {
+				link = &a->next;
+				continue;
+			}
+			*link = a->next;
+			a->next = NULL;
+			s->narrays--;
+			set_entry(a, NULL);
+			if (rc == 0)
+				rc = add_change(c, a, NPK_GONE);
+			npk_array_put(a);
+		}
+	return rc;
+}
+
+/* Makes the table what `buf` says (NULL: a new store). A header that is no header leaves the table as it was. */
+static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, const struct npki_file_id *id,
+	struct changes *c, struct npk_err *err)
+{
+	struct take_over t = {.s = s, .changes = c};
+	struct npki_notes notes = {0};
+	struct npki_meta meta = {0};
+	int rc = 0;
+
+	pthread_rwlock_wrlock(&s->table_lock);
+	s->round++;
+	if (buf)
+		rc = npki_meta_parse(buf, len, &meta, take_entry, &t, &notes, err);
+	if (rc == 0 && drop_unseen(s, c) != 0)
+		rc = npk_fail(err, ENOMEM, "no memory");
+	if (rc == 0) {
+		s->meta_id = *id;
+		s->read_only = meta.cut || t.duplicate;
+		memcpy(s->why, meta.cut ? meta.why : t.why, sizeof(s->why));
+		memcpy(s->warning, notes.warning, sizeof(s->warning));
+	}
+	pthread_rwlock_unlock(&s->table_lock);
+	return rc;
+}
+
+int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
+{
+	struct npk_store *s;
+	struct npki_file_id id;
+	uint8_t *buf = NULL;
+	size_t len;
+	int rc;
+
+	if (flags != NPK_RDONLY)
+		return npk_fail(err, EINVAL, "%.300s: flags 0x%x are not NPK_RDONLY", path, flags);
+	s = calloc(1, sizeof(*s));
+	if (s)
+		s->path = strdup(path);
+	if (!s || !s->path) {
+		free(s);
+		return npk_fail(err, ENOMEM, "%.300s: no memory", path);
+	}
+	s->refs = 1;
+	s->next_gen = 1;
+	pthread_mutex_init(&s->refresh_lock, NULL);
+	pthread_rwlock_init(&s->table_lock, NULL);
+	s->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rc = s->dirfd < 0 ? npk_fail(err, errno, "%s", strerror(errno)) : 0;
+	if (rc == 0)
+		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+	if (rc == 0)
+		rc = take_metadata(s, buf, len, &id, NULL, err);
+	free(buf);
+	if (rc != 0) {
+		npk_err_context(err, rc, "%.300s", path);
+		npk_store_close(s);
+		return rc;
+	}
+	*out = s;
+	return 0;
+}
+
+void npki_store_ref(struct npk_store *s)
+{
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+}
+
+void npki_store_put(struct npk_store *s)
+{
+	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	if (s->dirfd >= 0)
+		close(s->dirfd);
+	pthread_mutex_destroy(&s->refresh_lock);
+	pthread_rwlock_destroy(&s->table_lock);
+	free(s->bucket);
+	free(s->path);
+	free(s);
+}
+
+/* Arrays hold the store and the table holds the arrays: this is where the circle opens. */
+void npk_store_close(struct npk_store *s)
+{
+	struct npk_array *a, *next;
+
+	if (!s)
+		return;
+	pthread_rwlock_wrlock(&s->table_lock);
+	for (size_t i = 0; i < s->nbuckets; i++) {
+		for (a = s->bucket[i]; a; a = next) {
+			next = a->next;
+			a->next = NULL;
+			npk_array_put(a);
+		}
+		s->bucket[i] = NULL;
+	}
+	s->narrays = 0;
+	pthread_rwlock_unlock(&s->table_lock);
+	npki_store_put(s);
+}
+
+void npk_store_info(struct npk_store *s, struct npk_store_info *out)
+{
+	pthread_rwlock_rdlock(&s->table_lock);
+	out->narrays = s->narrays;
+	out->read_only = s->read_only;
+	memcpy(out->why, s->why, sizeof(out->why));
+	memcpy(out->warning, s->warning, sizeof(out->warning));
+	pthread_rwlock_unlock(&s->table_lock);
+}
+
+const char *npk_store_path(const struct npk_store *s)
+{
+	return s->path;
+}
+
+int npk_store_dirfd(const struct npk_store *s)
+{
+	return s->dirfd;
+}
+
+static int by_name(const void *x, const void *y)
+{
+	const struct npk_array *a = *(struct npk_array *const *)x, *b = *(struct npk_array *const *)y;
+	size_t n = a->name_len < b->name_len ? a->name_len : b->name_len;
+	int c = memcmp(a->name, b->name, n);
+
+	return c ? c : (a->name_len > b->name_len) - (a->name_len < b->name_len);
+}
+
+int npk_store_list(struct npk_store *s, struct npk_array ***out, size_t *n, struct npk_err *err)
+{
+	struct npk_array **list, *a;
+	size_t k = 0;
+
+	pthread_rwlock_rdlock(&s->table_lock);
+	list = malloc((s->narrays + 1) * sizeof(struct npk_array *));
+	for (size_t i = 0; list && i < s->nbuckets; i++)
+		for (a = s->bucket[i]; a; a = a->next)
+			list[k++] = npk_array_ref(a);
+	pthread_rwlock_unlock(&s->table_lock);
+	if (!list)
+		return npk_fail(err, ENOMEM, "no memory for the list of arrays");
+	qsort(list, k, sizeof(struct npk_array *), by_name);
+	*out = list;
+	*n = k;
+	return 0;
+}
+
+void npk_store_list_free(struct npk_array **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		npk_array_put(list[i]);
+	free(list);
+}
+
+int npk_array_get_n(struct npk_array **out, struct npk_store *s, const void *name, size_t len, struct npk_err *err)
+{
+	struct npk_array *a;
+
+	pthread_rwlock_rdlock(&s->table_lock);
+	a = find(s, name, len);
+	if (a)
+		npk_array_ref(a);
+	pthread_rwlock_unlock(&s->table_lock);
+	if (!a)
+		return npk_fail(err, ENOENT, "no array '%.*s'", (int)(len < 256 ? len : 256), (const char *)name);
+	*out = a;
+	return 0;
+}
+
+int npk_array_get(struct npk_array **out, struct npk_store *s, const char *name, struct npk_err *err)
+{
+	return npk_array_get_n(out, s, name, strlen(name), err);
+}
+
+/* Drops the generations whose files are not what they were. */
+static int check_files(struct npk_store *s, struct changes *c, struct npk_err *err)
+{
+	struct npk_array **list;
+	struct npk_gen *g;
+	size_t n;
+	int rc = npk_store_list(s, &list, &n, err);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		struct npk_array *a = list[i];
+
+		pthread_mutex_lock(&a->lock);
+		g = a->cur;
+		if (g && !npki_gen_is_current(g))
+			a->cur = NULL;
+		else
+			g = NULL;
+		pthread_mutex_unlock(&a->lock);
+		if (g && add_change(c, a, NPK_CHANGED) != 0)
+			rc = npk_fail(err, ENOMEM, "no memory");
+		npk_gen_put(g);
+	}
+	npk_store_list_free(list, n);
+	return rc;
+}
+
+static int refresh(struct npk_store *s, struct changes *c, struct npk_err *err)
+{
+	struct npki_file_id id;
+	uint8_t *buf = NULL;
+	size_t len;
+	bool same;
+	int rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);
+
+	if (rc != 0)
+		return rc;
+	pthread_rwlock_rdlock(&s->table_lock);
+	same = npki_file_id_same(&id, &s->meta_id);
+	pthread_rwlock_unlock(&s->table_lock);
+	if (!same) {
+		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+		if (rc == 0)
+			rc = take_metadata(s, buf, len, &id, c, err);
+		free(buf);
+	}
+	return rc == 0 ? check_files(s, c, err) : rc;
+}
+
+int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err)
+{
+	struct changes c = {0};
+	int rc;
+
+	pthread_mutex_lock(&s->refresh_lock);
+	rc = refresh(s, &c, err);
+	pthread_mutex_unlock(&s->refresh_lock);
+	for (size_t i = 0; i < c.n; i++) {
+		if (fn)
+			fn(ctx, c.list[i].a, c.list[i].what);
+		npk_array_put(c.list[i].a);
+	}
+	free(c.list);
+	return rc;
+}

@@ -1,0 +1,14 @@
+/* text.h - UTF-8, and how names from disk look in messages. */
+#ifndef NPKI_TEXT_H
+#define NPKI_TEXT_H
+
+#include "numpack.h"
+
+size_t npki_utf8_len(const uint8_t *p, size_t left); /* of the sequence at p; 0: not UTF-8. left >= 1 */
+bool npki_is_utf8(const void *bytes, size_t len);
+
+#define NPKI_SHOW_MAX 128
+/* A name for a message: control bytes as \xNN, long ones cut with "...". Returns `out`. */
+const char *npki_show(char out[NPKI_SHOW_MAX], const void *bytes, size_t len);
+
+#endif
