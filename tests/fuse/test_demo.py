@@ -1,0 +1,46 @@
+"""make demo runs to its end and shows what it promises, as root and as a normal user."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from harness import BUILD, TESTS, clean_environment, require_fuse
+
+
+def check(work, user=()):
+    env = {**clean_environment(work), "PATH": f"{BUILD}:{os.environ['PATH']}", "PYTHON": sys.executable, "TMPDIR": str(work)}
+    done = subprocess.run([*user, "sh", str(TESTS / "demo.sh")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=work,
+                          env=env)
+    out = done.stdout
+    assert done.returncode == 0, out
+    for want in ("(1700, 8, 8), mapped", "(1699, 8, 8), mapped", "1700 8 8\n", "images.npy: 1699 rows", "labelled ",
+                 "$ fusermount3 -u digits"):
+        assert want in out, out
+    assert sum("@@" in line for line in out.splitlines()) >= 8, "no picture"
+    assert os.listdir(work) == [], "the demo leaves something behind"
+
+
+def test_demo(tmp_path):
+    require_fuse()
+    check(tmp_path)
+
+
+def test_demo_as_a_normal_user():
+    """Through the set-uid fusermount3, with nothing that only root may do."""
+    require_fuse()
+    if os.getuid() != 0:
+        pytest.skip("the tests run as a normal user anyway")
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as work:     # pytest's own directories are closed to others
+        os.chmod(work, 0o777)
+        able = subprocess.run([*user, sys.executable, "-c", "import numpy, numpack, sys; open(sys.argv[1])", str(TESTS / "demo.sh")],
+                              cwd=work, stderr=subprocess.PIPE, text=True, env=clean_environment(work))
+        if able.returncode:
+            pytest.skip(f"a normal user cannot run {sys.executable} here: {able.stderr.splitlines()[-1]}")
+        if subprocess.run([*user, str(BUILD / "numpackfs"), "-V"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            pytest.skip(f"a normal user cannot run {BUILD}/numpackfs")
+        check(pathlib.Path(work), user)
