@@ -5,22 +5,32 @@
 
 #include <numpack.h>
 
-enum npkfs_watch { NPKFS_WATCH_OFF, NPKFS_WATCH_INOTIFY, NPKFS_WATCH_POLL };
+enum npkfs_watch {
+	NPKFS_WATCH_OFF,
+	NPKFS_WATCH_INOTIFY,
+	NPKFS_WATCH_POLL
+};
+
+#define NPKFS_SETTINGS 14 /* rows of the table in settings.c */
 
 struct npkfs_config {
 	char *store;      /* absolute path */
 	char *mountpoint; /* absolute path */
 	bool foreground, debug;
+	bool helper;   /* called as mount.numpackfs */
+	bool fake;     /* mount(8)'s -f: check the arguments and end */
+	bool sloppy;   /* mount(8)'s -s: unknown options are no error */
+	bool asked_rw; /* "rw" is among the options: accepted, but the mount is read-only */
 
 	bool ro;
 	bool show_control; /* list .numpack in the root */
 	bool allow_other;
 	enum npkfs_watch watch;
-	unsigned watch_ms;     /* of NPKFS_WATCH_POLL */
-	double attr_ttl;       /* seconds the kernel may keep attributes and names of arrays */
-	unsigned threads;      /* that serve requests, 1..64 */
-	uint64_t ctl_max;      /* bytes of a payload or reply of a conversation */
-	unsigned header;       /* alignment of the .npy header: 64 (numpy) or 4096 */
+	unsigned watch_ms;      /* of NPKFS_WATCH_POLL */
+	double attr_ttl;        /* seconds the kernel may keep attributes and names of arrays */
+	unsigned threads;       /* that serve requests, 1..64 */
+	uint64_t ctl_max;       /* bytes of a payload or reply of a conversation */
+	unsigned header;        /* alignment of the .npy header: 64 (numpy) or 4096 */
 	unsigned read_ahead_kb; /* of the mount's backing device info; 0: leave it */
 	bool set_uid, set_gid, set_umask;
 	uid_t uid;
@@ -28,6 +38,8 @@ struct npkfs_config {
 	mode_t umask;
 	int log_level;  /* enum npkfs_level */
 	char *log_file; /* NULL: stderr with -f or -d, else syslog */
+
+	char *origin[NPKFS_SETTINGS]; /* where the value comes from, "/etc/numpackfs.conf:3"; NULL: built-in */
 };
 
 /* Fills *c from argv and all other sources, in their order of precedence. Returns 0, or -EINVAL with the sentence the

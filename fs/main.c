@@ -1,0 +1,168 @@
+/* main.c - numpackfs: from the arguments to a mount that is served, and to its end. */
+#include "background.h"
+#include "log.h"
+#include "mountpoint.h"
+#include "notify.h"
+#include "settings.h"
+#include "signals.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+struct serving {
+	const struct npkfs_config *config;
+	int report; /* to the waiting parent; -1: none, or told */
+};
+
+static void show_help(void)
+{
+	struct npk_text settings = {0};
+
+	npkfs_settings_help(&settings);
+	printf("usage: numpackfs [-f|-d] [-o opt,...] STORE MOUNTPOINT\n"
+	       "Mounts a NumPack array store; each array is a .npy file. See numpackfs(1).\n\n"
+	       "    -f, --foreground   stay in the foreground, log to stderr\n"
+	       "    -d, --debug        as -f, and log every request\n"
+	       "    -o, --options LIST the mount options below, separated by commas\n"
+	       "    -h, --help         this text\n"
+	       "    -V, --version      what this program is made of\n\n"
+	       "Mount options, which are also the settings of numpackfs.conf(5):\n%s\n"
+	       "Unmount with 'fusermount3 -u MOUNTPOINT' or 'umount MOUNTPOINT'.\n"
+	       "Exit status: 1 usage, 2 store, 3 store is busy, 4 mountpoint, 5 FUSE.\n",
+		settings.p != NULL ? settings.p : "");
+	npk_text_fini(&settings);
+}
+
+static void show_version(void)
+{
+	printf("numpackfs %s\nlibfuse %s\n", npk_version(), fuse_pkgversion());
+	fuse_lowlevel_version(); /* prints the protocol's version */
+	printf("codecs: none, arrays are stored as they are\n");
+}
+
+/* Array data has no place in a core file. Not PR_SET_DUMPABLE: it would take /proc/PID away from the user who mounted.
+ * And only root may give up setuid programs: for others, fusermount3 is who unmounts. */
+static void confine(const struct npkfs_config *c)
+{
+	struct rlimit none = {0, 0};
+
+	if (!c->debug)
+		setrlimit(RLIMIT_CORE, &none);
+	if (geteuid() == 0)
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+static int open_session(
+	struct npkfs_session **s, const struct npkfs_config *c, enum npkfs_exit *status, struct npk_err *err)
+{
+	struct npk_text said = {0};
+	int saved, caught, rc;
+
+	caught = npkfs_stderr_catch(&saved);
+	rc = npkfs_session_open(s, c, status, err);
+	npkfs_stderr_end(caught, saved, &said);
+	if (said.p != NULL)
+		npkfs_log(NPKFS_DEBUG, "while mounting: %s", said.p);
+	if (rc != 0 && (*status == NPKFS_EXIT_FUSE || *status == NPKFS_EXIT_MOUNTPOINT)) {
+		npkfs_log_recent(&said); /* libfuse may have been told to use the log */
+		npkfs_mount_cause(c, said.p != NULL ? said.p : "", status, err);
+	}
+	npk_text_fini(&said);
+	return rc;
+}
+
+static void ready(void *ctx)
+{
+	struct serving *sv = ctx;
+
+	npkfs_log(NPKFS_INFO, "%s is mounted on %s, read-only", sv->config->store, sv->config->mountpoint);
+	npkfs_notify("READY=1");
+	npkfs_background_tell(&sv->report, NPKFS_OK, NULL);
+}
+
+static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct npk_err *err)
+{
+	int rc;
+
+	confine(sv->config);
+	rc = npkfs_signals_start(s, err);
+	if (rc == 0) {
+		rc = npkfs_session_serve(s, ready, sv, err);
+		npkfs_signals_end();
+	}
+	npkfs_notify("STOPPING=1");
+	npkfs_session_close(s);
+	if (rc != 0 && (!sv->config->foreground || sv->config->log_file != NULL)) /* else main() tells */
+		npkfs_log(NPKFS_ERROR, "%s", err->msg);
+	else if (rc == 0)
+		npkfs_log(NPKFS_INFO, "%s is unmounted", sv->config->mountpoint);
+	npkfs_background_tell(&sv->report, rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE, err);
+	return rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE;
+}
+
+/* The parent's half of a background start. The child owns the session: closing it here would unmount. */
+static enum npkfs_exit wait_for_child(struct npkfs_session *s, int report, struct npk_err *err)
+{
+	enum npkfs_exit status;
+	bool died;
+
+	npkfs_signals_unblock();
+	status = npkfs_background_wait(report, &died, err);
+	if (died)
+		npkfs_session_close(s);
+	return status;
+}
+
+static enum npkfs_exit mount_and_serve(const struct npkfs_config *c, struct npk_err *err)
+{
+	struct serving sv = {.config = c, .report = -1};
+	enum npkfs_exit status = NPKFS_EXIT_FUSE;
+	struct npkfs_session *s;
+	pid_t pid = 0;
+
+	if (npkfs_mountpoint_check(c, err) != 0)
+		return NPKFS_EXIT_MOUNTPOINT;
+	npkfs_signals_block();
+	if (open_session(&s, c, &status, err) != 0)
+		return status;
+	if (!c->foreground)
+		pid = npkfs_background_fork(&sv.report, err);
+	if (pid > 0)
+		return wait_for_child(s, sv.report, err);
+	if (pid == 0)
+		return serve(s, &sv, err);
+	npkfs_session_close(s);
+	npkfs_background_tell(&sv.report, NPKFS_EXIT_FUSE, err);
+	return NPKFS_EXIT_FUSE;
+}
+
+int main(int argc, char **argv)
+{
+	struct npkfs_config c;
+	struct npk_err err = {0};
+	enum npkfs_exit status = NPKFS_EXIT_USAGE;
+	int show, rc;
+
+	rc = npkfs_config_load(&c, argc, argv, &show, &err);
+	if (rc == 0 && (show != 0 || c.fake)) {
+		if (show != 0)
+			(show == 'h' ? show_help : show_version)();
+		status = fflush(stdout) == 0 ? NPKFS_OK : NPKFS_EXIT_USAGE;
+	} else if (rc == 0) {
+		rc = npkfs_log_open(c.log_level, c.log_file, c.foreground, &err);
+		if (rc == 0 && c.asked_rw)
+			fprintf(stderr, "numpackfs: this version mounts read-only, although rw was asked for\n");
+		if (rc == 0)
+			status = mount_and_serve(&c, &err);
+	}
+	if (status != NPKFS_OK && err.code != 0)
+		fprintf(stderr, "numpackfs: %s\n", err.msg);
+	npkfs_log_close();
+	npkfs_config_fini(&c);
+	return (int)status;
+}

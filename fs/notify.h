@@ -1,0 +1,7 @@
+/* notify.h - tells systemd (Type=notify) how far the mount is. Without NOTIFY_SOCKET in the environment: nothing. */
+#ifndef NPKFS_NOTIFY_H
+#define NPKFS_NOTIFY_H
+
+void npkfs_notify(const char *state); /* "READY=1", as in sd_notify(3) */
+
+#endif
