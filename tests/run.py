@@ -91,13 +91,15 @@ class Run:
             got = re.match(r"(not ok|ok)\s+(?:\d+\s*)?(?:-\s*)?(.*)", line)
             if not got:
                 said = line if line.strip() else said
+                if failed and line.startswith("# ") and self.results[-1]["outcome"] == FAILED:
+                    self.results[-1]["reason"] += line[2:] + " "
                 continue
             tests += 1
-            if got[1] == "not ok":
+            if re.match(r"#\s*SKIP", got[2], re.IGNORECASE):   # cmocka says "not ok 3 # SKIP name"
+                self.add(suite, got[2].split(None, 2)[2], SKIPPED, said or "it gives no reason")
+            elif got[1] == "not ok":
                 failed = True
                 self.add(suite, got[2], FAILED)
-            elif re.search(r"#\s*SKIP", line, re.IGNORECASE):
-                self.add(suite, re.sub(r"#\s*SKIP", "", got[2]).strip(), SKIPPED, said or "it gives no reason")
             else:
                 self.add(suite, got[2], PASSED)
             said = ""
