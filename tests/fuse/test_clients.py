@@ -41,6 +41,8 @@ def fetched(argv, cwd, env=None):
         raise AssertionError(f"{argv}: {done.stdout[-3000:]}")
 
 
+# Packages are fetched and Go's library is compiled the first time.
+@pytest.mark.timeout(600)
 def test_go(numbers, tmp_path):
     if not shutil.which("go"):
         pytest.skip("go is not installed")
@@ -59,6 +61,7 @@ def test_go(numbers, tmp_path):
     assert conversation == arrays["i4"][:3].reshape(3, -1).tolist()
 
 
+@pytest.mark.timeout(600)
 def test_node(numbers, tmp_path):
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("node or npm is not installed")
