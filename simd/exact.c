@@ -1,0 +1,242 @@
+/* exact.c - npkv_pair(): the score that every level agrees on. Plain double arithmetic in a fixed order: sixteen
+ * lanes inside a block of 1024 elements, the blocks added with compensation. So a sum of n terms is off by at most
+ * some 70 * 2^-53 of the sum of absolute terms, whatever n is. Built with -ffp-contract=off.  */
+#include <math.h>
+#include <string.h>
+
+#include "npkv.h"
+
+enum { LANES = 16, BLOCK = 1024 };
+
+struct sum {                            /* Neumaier's compensated sum */
+	double hi, lo;
+};
+
+struct moments {
+	struct sum qx, qq, xx, dd;
+};
+
+static void add(struct sum *s, double v)
+{
+	double t = s->hi + v;
+
+	s->lo += fabs(s->hi) >= fabs(v) ? (s->hi - t) + v : (v - t) + s->hi;
+	s->hi = t;
+}
+
+static double total(const struct sum *s)
+{
+	return isfinite(s->hi) ? s->hi + s->lo : s->hi;
+}
+
+static double fold(const double *lane)
+{
+	double s[8];
+
+	for (int i = 0; i < 8; i++)
+		s[i] = lane[i] + lane[i + 8];
+	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+static void block_dot(const double *q, const double *x, size_t n, struct sum *to)
+{
+	double lane[LANES] = { 0 };
+	size_t k = 0;
+
+	for (; k + LANES <= n; k += LANES)
+		for (size_t i = 0; i < LANES; i++)
+			lane[i] += q[k + i] * x[k + i];
+	for (; k < n; k++)
+		lane[k % LANES] += q[k] * x[k];
+	add(to, fold(lane));
+}
+
+static void block_diff(const double *q, const double *x, size_t n, struct sum *to)
+{
+	double lane[LANES] = { 0 };
+	size_t k = 0;
+
+	for (; k + LANES <= n; k += LANES)
+		for (size_t i = 0; i < LANES; i++)
+			lane[i] += (q[k + i] - x[k + i]) * (q[k + i] - x[k + i]);
+	for (; k < n; k++)
+		lane[k % LANES] += (q[k] - x[k]) * (q[k] - x[k]);
+	add(to, fold(lane));
+}
+
+/* log a - log b of close numbers, where the difference of two logs would keep no digit. */
+static double log_ratio(double a, double b)
+{
+	double d = (a - b) / b;
+
+	return fabs(d) < 0.5 ? log1p(d) : log(a / b);
+}
+
+static double kl_term(double q, double x)
+{
+	if (q < 0 || x < 0)
+		return (double)NAN;
+	if (q == 0)
+		return x != x ? x : 0;
+	return x == 0 ? (double)INFINITY : q * log_ratio(q, x);
+}
+
+static double js_term(double q, double x)
+{
+	double m = q / 2 + x / 2;
+
+	if (q < 0 || x < 0 || q != q || x != x)
+		return (double)NAN;
+	return (q > 0 ? q * log_ratio(q, m) : 0) + (x > 0 ? x * log_ratio(x, m) : 0);
+}
+
+static void block_terms(double (*term)(double, double), const double *q, const double *x, size_t n, struct sum *to)
+{
+	double lane[LANES] = { 0 };
+
+	for (size_t k = 0; k < n; k++)
+		lane[k % LANES] += term(q[k], x[k]);
+	add(to, fold(lane));
+}
+
+/* The stored values as doubles; every conversion is exact. */
+static void widen(const struct npkv_ops *o, enum npkv_dtype t, const char *src, size_t n, double *dst)
+{
+	float f[BLOCK];
+
+	switch (t) {
+	case NPKV_F16:
+		o->f16_to_f32(src, n, f);
+		break;
+	case NPKV_F32:
+		memcpy(f, src, n * sizeof(f[0]));
+		break;
+	default:
+		memcpy(dst, src, n * sizeof(dst[0]));
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		dst[i] = (double)f[i];
+}
+
+static double cosine(double qx, double qq, double xx)
+{
+	double c, p = qq * xx;
+
+	if (qq == 0 || xx == 0)
+		return 0;
+	c = p > 1e-280 && p < 1e300 ? qx / sqrt(p) : qx / (sqrt(qq) * sqrt(xx));        /* the first: 1 of itself */
+	return c > 1 ? 1 : c < -1 ? -1 : c;
+}
+
+static double pair_float(const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const char *q, const char *x,
+			 size_t dim)
+{
+	struct moments s = { 0 };
+	size_t width = npkv_dtype_bytes(t);
+
+	for (size_t k = 0; k < dim; k += BLOCK) {
+		size_t n = dim - k < BLOCK ? dim - k : BLOCK;
+		double a[BLOCK], b[BLOCK];
+
+		widen(o, t, q + k * width, n, a);
+		widen(o, t, x + k * width, n, b);
+		if (m <= NPKV_INNER)
+			block_dot(a, b, n, &s.qx);
+		if (m == NPKV_COSINE) {
+			block_dot(a, a, n, &s.qq);
+			block_dot(b, b, n, &s.xx);
+		}
+		if (m == NPKV_L2 || m == NPKV_L2SQ)
+			block_diff(a, b, n, &s.dd);
+		if (m == NPKV_KL || m == NPKV_JS)
+			block_terms(m == NPKV_KL ? kl_term : js_term, a, b, n, &s.dd);
+	}
+	switch (m) {
+	case NPKV_COSINE:
+		return cosine(total(&s.qx), total(&s.qq), total(&s.xx));
+	case NPKV_L2:
+		return sqrt(total(&s.dd));
+	case NPKV_L2SQ:
+	case NPKV_KL:
+		return total(&s.dd);
+	case NPKV_JS:
+		return total(&s.dd) < 0 ? 0 : sqrt(total(&s.dd) / 2);
+	default:
+		return total(&s.qx);
+	}
+}
+
+static double pair_int(enum npkv_metric m, bool is_signed, const void *qv, const void *xv, size_t dim)
+{
+	const uint8_t *q = qv, *x = xv;
+	int64_t qx = 0, qq = 0, xx = 0, dd;
+
+	for (size_t k = 0; k < dim;) {
+		size_t end = dim - k < BLOCK ? dim : k + BLOCK;
+		int32_t a = 0, b = 0, c = 0;
+
+		for (; k < end; k++) {
+			int32_t y = is_signed ? (int8_t)q[k] : q[k], z = is_signed ? (int8_t)x[k] : x[k];
+
+			a += y * z;
+			b += y * y;
+			c += z * z;
+		}
+		qx += a;
+		qq += b;
+		xx += c;
+	}
+	dd = qq + xx - 2 * qx;
+	switch (m) {
+	case NPKV_COSINE:
+		return cosine((double)qx, (double)qq, (double)xx);
+	case NPKV_L2:
+		return sqrt((double)dd);
+	case NPKV_L2SQ:
+	case NPKV_HAMMING:
+		return (double)dd;
+	case NPKV_JACCARD:
+		return qq + xx == 0 ? 0 : 1 - (double)qx / (double)(qq + xx - qx);
+	default:
+		return (double)qx;
+	}
+}
+
+static unsigned popcount64(uint64_t v)
+{
+	v -= v >> 1 & 0x5555555555555555u;
+	v = (v & 0x3333333333333333u) + (v >> 2 & 0x3333333333333333u);
+	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+	return (unsigned)(v * 0x0101010101010101u >> 56);
+}
+
+static double pair_bits(enum npkv_metric m, const char *q, const char *x, size_t dim)
+{
+	uint64_t both = 0, either = 0;
+
+	for (size_t k = 0; k < dim; k += 8) {
+		size_t n = dim - k < 8 ? dim - k : 8;
+		uint64_t a = 0, b = 0;
+
+		memcpy(&a, q + k, n);
+		memcpy(&b, x + k, n);
+		both += popcount64(a & b);
+		either += popcount64(a | b);
+	}
+	if (m == NPKV_HAMMING)
+		return (double)(either - both);
+	return either == 0 ? 0 : 1 - (double)both / (double)either;
+}
+
+double npkv_pair(const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const void *q, const void *x,
+		 size_t dim)
+{
+	if (!npkv_supported(m, t))
+		return (double)NAN;
+	if (t <= NPKV_F64)
+		return pair_float(o, m, t, q, x, dim);
+	if (t == NPKV_U8 && (m == NPKV_HAMMING || m == NPKV_JACCARD))
+		return pair_bits(m, q, x, dim);
+	return pair_int(m, t == NPKV_I8, q, x, dim);
+}
