@@ -1,0 +1,109 @@
+/* tool.h - what the subcommands of npk share: their table, how they talk, where their output goes. */
+#ifndef NPKT_TOOL_H
+#define NPKT_TOOL_H
+
+#include "numpack.h"
+
+#include <stdio.h>
+
+enum { /* exit statuses; "Exit status" of npk.1 */
+	NPKT_OK = 0,
+	NPKT_USAGE = 1,  /* the command line makes no sense */
+	NPKT_FAILED = 2, /* the store, an array or the output */
+};
+
+#define NPKT_BLOCK (1u << 20) /* bytes that are read and written at once */
+#define NPKT_OPTS_MAX 8
+
+/* --- the table ------------------------------------------------------------------------------------------------------ */
+
+struct npkt_opt {
+	const char *name, *arg; /* arg NULL: a flag */
+	char key;
+	const char *help;
+};
+
+/* What was said: opt[i] belongs to entry i of the command's options: its value ("" for a flag), or NULL. */
+struct npkt_args {
+	const char *opt[NPKT_OPTS_MAX];
+	char **operand;
+	int noperands;
+};
+
+/* Parsing, --help, completion and the man page's test go by this. */
+struct npkt_cmd {
+	const char *name, *operands; /* operands as in the usage line */
+	int min, max;                /* how many operands; max -1: any number */
+	const char *help;            /* one line */
+	const char *more;            /* the rest of --help: rules, then "Examples:" */
+	const struct npkt_opt *opts; /* ends with a NULL name */
+	int usage_status;            /* exit status for nonsense on the command line */
+	int (*run)(const struct npkt_args *args);
+};
+
+extern const struct npkt_cmd npkt_ls, npkt_info, npkt_get, npkt_cat, npkt_verify;
+
+/* --- talking -------------------------------------------------------------------------------------------------------- */
+
+void npkt_say_as(const char *cmd); /* messages begin with "npk CMD: " from now on; NULL: with "npk: " */
+/* One line on stderr. */
+void npkt_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+int npkt_failed(const struct npk_err *err); /* complains, returns NPKT_FAILED */
+/* Likewise, with the store's path before it unless it is there. */
+int npkt_failed_store(const char *path, const struct npk_err *err);
+/* Text from disk with control characters, and those that turn the direction of writing, as \xNN. */
+void npkt_put_escaped(FILE *out, const char *bytes, size_t len);
+/* An array's name: as it is into a pipe or file, escaped on a terminal. */
+void npkt_put_name(FILE *out, const char *name, size_t len);
+size_t npkt_name_width(FILE *out, const char *name, size_t len); /* how many characters that prints */
+/* Takes a newline off the end, for more to come on the same line. */
+void npkt_chop(struct npk_text *text);
+/* Prints the text and empties it; without memory for it the error is told at npkt_flush(). */
+void npkt_put_text(FILE *out, struct npk_text *text);
+/* The last step of what printed on stdout: `status`, or NPKT_FAILED when not all of it could be written. */
+int npkt_flush(int status);
+
+/* --- stores --------------------------------------------------------------------------------------------------------- */
+
+/* Opens, or complains and returns NULL. */
+struct npk_store *npkt_open(const char *path);
+/* Complains when the store's list of arrays is not all there: NPKT_FAILED then. */
+int npkt_check_list(struct npk_store *s);
+/* NPKT_USAGE with a complaint when both are given, or `rows` speaks of more than one axis. Either may be NULL. */
+int npkt_check_rows(const char *rows, const char *sel);
+#define NPKT_ABOUT_SEL                                                                                                 \
+	"SEL is a list of rows (negative from the end) and slices a:b:c as in Python, joined by ',', '+' or blanks; "  \
+	"or \"all\";\n"                                                                                                \
+	"or mask=NAME: the rows where that array of the store is nonzero. --sel takes one such list for each axis, "   \
+	"separated\n"                                                                                                  \
+	"by ';' or '@'; missing ones mean everything. A selection never removes an axis.\n"                            \
+	"\n"
+/* The current generation of an array; its name is looked up. */
+int npkt_gen(struct npk_gen **out, struct npk_store *s, const char *name, struct npk_err *err);
+
+/* --- output --------------------------------------------------------------------------------------------------------- */
+
+/* A file that appears whole or not at all: written beside its target, which it replaces at the end. A target that is no
+ * regular file (a pipe, /dev/null), and "-", standard output, are written as they are. Zeroed storage is empty. One at a
+ * time, because a signal removes what is half written. */
+struct npkt_out {
+	int fd; /* 0: none */
+	char *temp, *target;
+	const char *name; /* for messages */
+};
+
+/* -EINVAL: `binary` output to a terminal. */
+int npkt_out_open(struct npkt_out *o, const char *path, bool binary, struct npk_err *err);
+int npkt_out_write(struct npkt_out *o, const void *buf, size_t len, struct npk_err *err);
+int npkt_out_commit(struct npkt_out *o, struct npk_err *err);
+void npkt_out_fini(struct npkt_out *o); /* removes what was not committed */
+
+/* One element of that dtype as text, without a NUL; returns its length, at most NPKT_ELEMENT_MAX. Numbers have the fewest
+ * digits that read back to the same value, complex ones look like 1+2j, bool like 0 and 1. */
+#define NPKT_ELEMENT_MAX 80
+size_t npkt_element(char out[NPKT_ELEMENT_MAX], unsigned dtype, const void *element);
+
+/* Rows [first, first + nrows) of a view as one .npy stream, in blocks. */
+int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npk_err *err);
+
+#endif
