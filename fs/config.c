@@ -141,7 +141,8 @@ static int absolute(char **out, const char *path, struct npk_err *err)
 
 /* --- the other sources -------------------------------------------------------------------------------------------- */
 
-/* The user's file, by the XDG base directory rules: a relative $XDG_CONFIG_HOME does not count. */
+/* The user's file, by the XDG base directory rules: a relative $XDG_CONFIG_HOME does not count. HOME may be somebody
+ * else's after su(1) or sudo(8): a file there that we may not read is not ours. */
 static int apply_user_file(struct npkfs_config *c, struct npk_err *err)
 {
 	const char *base = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
@@ -152,7 +153,9 @@ static int apply_user_file(struct npkfs_config *c, struct npk_err *err)
 		n = snprintf(path, sizeof path, "%s/numpackfs.conf", base);
 	else if (home != NULL && home[0] == '/')
 		n = snprintf(path, sizeof path, "%s/.config/numpackfs.conf", home);
-	return n > 0 && (size_t)n < sizeof path ? npkfs_config_file(c, path, err) : 0;
+	if (n <= 0 || (size_t)n >= sizeof path || (access(path, R_OK) != 0 && errno == EACCES))
+		return 0;
+	return npkfs_config_file(c, path, err);
 }
 
 /* NUMPACKFS_WATCH=inotify and its like. A misspelt one is refused as anywhere else. */

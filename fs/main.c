@@ -41,7 +41,8 @@ static void show_help(void)
 static void show_version(void)
 {
 	printf("numpackfs %s\nlibfuse %s\n", npk_version(), fuse_pkgversion());
-	fuse_lowlevel_version(); /* prints the protocol's version */
+	fflush(stdout);
+	fuse_lowlevel_version(); /* prints the protocol's version, and asks fusermount3 for its own */
 	printf("codecs: none, arrays are stored as they are\n");
 }
 
