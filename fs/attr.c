@@ -1,0 +1,121 @@
+/* attr.c - what stat(2) shows: owners and permissions come from the backing files, without the right to write.
+ *
+ * A conversation is written to, but what it does is reading: whoever may read the array may use it, so its write bits
+ * are the read bits of the array. Everything else of a read-only mount has no write bits. */
+#include "control.h"
+#include "names.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define INO_OTHERS (1ull << 48) /* below: generations; above: everything else. JavaScript's numbers hold both. */
+#define WRITE_BITS 0222
+
+/* Owner, mode and times of the store's directory. */
+static void stat_store(struct npkfs_session *s, struct stat *st)
+{
+	struct stat dir;
+
+	if (fstat(npk_store_dirfd(s->store), &dir) != 0) {
+		/* Cannot happen to an open descriptor of a local directory; the network's may fail. */
+		memset(&dir, 0, sizeof(dir));
+		dir.st_uid = getuid();
+		dir.st_gid = getgid();
+		dir.st_mode = 0700;
+	}
+	st->st_uid = dir.st_uid;
+	st->st_gid = dir.st_gid;
+	st->st_mode = dir.st_mode & 0777;
+	st->st_mtim = st->st_ctim = st->st_atim = dir.st_mtim;
+}
+
+void npkfs_stat_dir(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	(void)node;
+	stat_store(s, st);
+}
+
+void npkfs_stat_text(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	stat_store(s, st);
+	st->st_mode &= 0444;
+	st->st_mtim = st->st_ctim = st->st_atim = (struct timespec){.tv_sec = s->started};
+	if (node->control != NULL && node->control->owner_only) {
+		st->st_uid = getuid();
+		st->st_gid = getgid();
+		st->st_mode = 0400;
+	}
+}
+
+static struct timespec from_us(uint64_t us)
+{
+	return (struct timespec){.tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000 * 1000)};
+}
+
+static void fill_gen(const struct npk_gen_info *info, struct stat *st)
+{
+	st->st_uid = info->uid;
+	st->st_gid = info->gid;
+	st->st_mode = info->mode & 0777;
+	st->st_mtim = st->st_ctim = st->st_atim = from_us(info->mtime_us);
+}
+
+void npkfs_stat_gen(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	const struct npk_gen_info *info;
+
+	if (node->gen == NULL) { /* damaged */
+		stat_store(s, st);
+		st->st_mode &= 0444;
+		return;
+	}
+	info = npk_gen_info(node->gen);
+	fill_gen(info, st);
+	st->st_size = (off_t)(node->header_len + node->bytes);
+	st->st_blocks = node->type == &npkfs_array_type ? (blkcnt_t)info->blocks : (st->st_size + 511) / 512;
+}
+
+/* A text made from an array's rows: whoever may read the array. */
+void npkfs_stat_array_text(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	struct npk_array *a = NULL;
+	struct npk_gen *g = NULL;
+
+	stat_store(s, st);
+	if (npkfs_node_array(s, node, &a, NULL) == 0 && npk_gen_get(&g, a, NULL) == 0)
+		fill_gen(npk_gen_info(g), st);
+	st->st_mode &= 0444;
+	npk_gen_put(g);
+	npk_array_put(a);
+}
+
+void npkfs_stat_query(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	npkfs_stat_array_text(s, node, st);
+	st->st_mode |= (st->st_mode & 0444) >> 1;
+}
+
+void npkfs_stat(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	const struct npkfs_config *c = s->config;
+	bool dir = node->type->kind == S_IFDIR, query = node->control != NULL && node->control->run != NULL;
+
+	memset(st, 0, sizeof(*st));
+	node->type->stat(s, node, st);
+	if (c->set_umask) {
+		st->st_mode = (dir ? 0777 : 0444) & ~c->umask;
+		if (query)
+			st->st_mode |= (st->st_mode & 0444) >> 1;
+	}
+	if (!query)
+		st->st_mode &= ~(mode_t)WRITE_BITS;
+	st->st_mode |= node->type->kind;
+	if (c->set_uid)
+		st->st_uid = c->uid;
+	if (c->set_gid)
+		st->st_gid = c->gid;
+	st->st_ino = node->type == &npkfs_array_type && node->gen != NULL ? node->number : INO_OTHERS | node->id;
+	st->st_nlink = dir ? 2 : 1;
+	st->st_blksize = 1 << 20;
+}

@@ -1,0 +1,179 @@
+/* inval.c - a queue of notifications and the one thread that sends them. */
+#include "inval.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct npkfs_inval_item {
+	struct npkfs_inval_item *next, *hash_next;
+	uint64_t id, hash;
+	bool entry;
+	char name[]; /* of an entry */
+};
+
+void npkfs_inval_init(struct npkfs_inval *q, struct fuse_session *fuse, struct npkfs_stats *stats)
+{
+	memset(q, 0, sizeof(*q));
+	q->fuse = fuse;
+	q->stats = stats;
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_cond_init(&q->wake, NULL);
+}
+
+void npkfs_inval_fini(struct npkfs_inval *q)
+{
+	struct npkfs_inval_item *next;
+
+	if (q->fuse == NULL)
+		return;
+	for (struct npkfs_inval_item *i = q->head; i != NULL; i = next) {
+		next = i->next;
+		free(i);
+	}
+	pthread_cond_destroy(&q->wake);
+	pthread_mutex_destroy(&q->lock);
+	memset(q, 0, sizeof(*q));
+}
+
+/* --- the thread ---------------------------------------------------------------------------------------------------- */
+
+/* Takes the first item, waiting for one; NULL: the thread shall end. */
+static struct npkfs_inval_item *take(struct npkfs_inval *q)
+{
+	struct npkfs_inval_item *item = NULL, **p;
+
+	pthread_mutex_lock(&q->lock);
+	while (!q->stop && q->head == NULL)
+		pthread_cond_wait(&q->wake, &q->lock);
+	if (!q->stop) {
+		item = q->head;
+		q->head = item->next;
+		if (q->head == NULL)
+			q->tail = NULL;
+		for (p = &q->pending[item->hash % NPKFS_INVAL_BUCKETS]; *p != item;)
+			p = &(*p)->hash_next;
+		*p = item->hash_next;
+	}
+	pthread_mutex_unlock(&q->lock);
+	return item;
+}
+
+/* ENOENT: the kernel does not know the name or node, so there was nothing to forget. */
+static void send_item(struct npkfs_inval *q, const struct npkfs_inval_item *i)
+{
+	int rc = i->entry ? fuse_lowlevel_notify_inval_entry(q->fuse, i->id, i->name, strlen(i->name))
+			  : fuse_lowlevel_notify_inval_inode(q->fuse, i->id, 0, 0);
+
+	NPKFS_COUNT(q->stats->invalidations);
+	if (rc != 0 && rc != -ENOENT && rc != -ENOTDIR && rc != -ENODEV && rc != -ENOTCONN)
+		npkfs_log(NPKFS_WARN, "invalidating %s of node %llu: %s", i->entry ? i->name : "the pages",
+			(unsigned long long)i->id, strerror(-rc));
+}
+
+static void *inval_main(void *arg)
+{
+	struct npkfs_inval *q = arg;
+	struct npkfs_inval_item *item;
+
+	while ((item = take(q)) != NULL) {
+		send_item(q, item);
+		free(item);
+	}
+	return NULL;
+}
+
+int npkfs_inval_start(struct npkfs_inval *q, struct npk_err *err)
+{
+	int rc = pthread_create(&q->thread, NULL, inval_main, q);
+
+	if (rc != 0)
+		return npk_fail(err, rc, "starting the notify thread: %s", strerror(rc));
+	q->started = true;
+	return 0;
+}
+
+void npkfs_inval_stop(struct npkfs_inval *q)
+{
+	if (!q->started)
+		return;
+	pthread_mutex_lock(&q->lock);
+	q->stop = true;
+	pthread_cond_signal(&q->wake);
+	pthread_mutex_unlock(&q->lock);
+	pthread_join(q->thread, NULL);
+	q->started = false;
+}
+
+/* --- the queue ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t hash_item(bool entry, uint64_t id, const char *name)
+{
+	uint64_t h = 0xcbf29ce484222325u ^ id * 2 ^ entry;
+
+	for (; *name != '\0'; name++)
+		h = (h ^ (uint8_t)*name) * 0x100000001b3u;
+	return h ^ h >> 32;
+}
+
+/* True when the very same notification waits already; needs the lock. */
+static bool is_pending(const struct npkfs_inval *q, const struct npkfs_inval_item *item)
+{
+	const struct npkfs_inval_item *i = q->pending[item->hash % NPKFS_INVAL_BUCKETS];
+
+	while (i != NULL && (i->hash != item->hash || i->id != item->id || i->entry != item->entry ||
+				    strcmp(i->name, item->name) != 0))
+		i = i->hash_next;
+	return i != NULL;
+}
+
+static void append(struct npkfs_inval *q, struct npkfs_inval_item *item)
+{
+	struct npkfs_inval_item **bucket = &q->pending[item->hash % NPKFS_INVAL_BUCKETS];
+
+	item->hash_next = *bucket;
+	*bucket = item;
+	if (q->tail != NULL)
+		q->tail->next = item;
+	else
+		q->head = item;
+	q->tail = item;
+	pthread_cond_signal(&q->wake);
+}
+
+static void enqueue(struct npkfs_inval *q, bool entry, uint64_t id, const char *name)
+{
+	struct npkfs_inval_item *item = calloc(1, sizeof(*item) + strlen(name) + 1);
+	bool merged;
+
+	if (item == NULL) {
+		npkfs_log(NPKFS_ERROR, "no memory: the kernel is not told that %s of node %llu changed", name,
+			(unsigned long long)id);
+		return;
+	}
+	item->entry = entry;
+	item->id = id;
+	item->hash = hash_item(entry, id, name);
+	strcpy(item->name, name);
+	pthread_mutex_lock(&q->lock);
+	merged = is_pending(q, item);
+	if (!merged)
+		append(q, item);
+	pthread_mutex_unlock(&q->lock);
+	if (merged) {
+		NPKFS_COUNT(q->stats->invalidations_merged);
+		free(item);
+	}
+}
+
+void npkfs_inval_entry(struct npkfs_inval *q, uint64_t parent, const char *name)
+{
+	enqueue(q, true, parent, name);
+}
+
+void npkfs_inval_node(struct npkfs_inval *q, uint64_t id)
+{
+	enqueue(q, false, id, "");
+}
