@@ -215,7 +215,7 @@ int npk_npy_parse(const void *buf, size_t len, struct npk_npy *out, size_t *need
 	const uint8_t *b = buf;
 	struct npk_npy npy = {0};
 	struct cursor c;
-	size_t lead, want = MAGIC_LEN + 4, hlen;
+	size_t lead = 2, want = MAGIC_LEN + 4, hlen;
 	int rc;
 
 	if (memcmp(b, "\x93NUMPY", len < 6 ? len : 6) != 0)
