@@ -34,8 +34,7 @@ CMOCKA_LIBS = $(shell pkg-config --libs cmocka)
 
 src = $(sort $(wildcard $(1)/*.c))
 obj = $(patsubst %.c,$(B)/%.o,$(1))
-LIB_OBJ   := $(call obj,$(call src,engine))
-SIMD_OBJ  := $(call obj,$(call src,simd))
+LIB_OBJ   := $(call obj,$(call src,engine) $(call src,simd))
 FS_OBJ    := $(call obj,$(call src,fs))
 TOOLS_OBJ := $(call obj,$(call src,tools))
 TEST_SRC  := $(sort $(wildcard tests/unit/test_*.c tests/prop/test_*.c tests/kernels/test_*.c))
@@ -82,8 +81,6 @@ $(B)/npk: $(TOOLS_OBJ) $(B)/libnumpack.a
 # A .c file of a tests directory that is no program of its own is linked into all the programs there.
 helpers = $(call obj,$(filter-out $(1)/test_%.c $(1)/bench_%.c $(1)/fuzz_%.c,$(call src,$(1))))
 .SECONDEXPANSION:
-
-$(filter $(B)/tests/kernels/%,$(TEST_BIN) $(BENCH_BIN)): $(SIMD_OBJ)
 
 $(TEST_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(patsubst %/,%,$$(dir $$*))) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(ENGINE_LIBS)

@@ -10,6 +10,14 @@ const char *npk_version(void)
 	return NPK_VERSION;
 }
 
+/* A message is one line whatever a name, a path or a file brought into it. */
+static void one_line(char *msg)
+{
+	for (; *msg; msg++)
+		if ((unsigned char)*msg < 0x20 || *msg == 0x7F)
+			*msg = '?';
+}
+
 int npk_fail(struct npk_err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -19,6 +27,7 @@ int npk_fail(struct npk_err *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 		va_end(ap);
+		one_line(err->msg);
 	}
 	return -code;
 }
@@ -37,5 +46,6 @@ int npk_err_context(struct npk_err *err, int rc, const char *fmt, ...)
 	va_end(ap);
 	n = strlen(err->msg);
 	snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", old);
+	one_line(err->msg);
 	return -err->code;
 }

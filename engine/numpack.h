@@ -288,6 +288,82 @@ int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len,
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
 void npk_tensors_close(struct npk_tensors *t);
 
+/* --- vector search --------------------------------------------------------------------------------------------------- */
+
+enum npk_metric { /* similarities (higher is better), then distances (lower is better) */
+	NPK_COSINE,
+	NPK_DOT,
+	NPK_INNER,
+	NPK_L2,
+	NPK_L2SQ,
+	NPK_HAMMING,
+	NPK_JACCARD,
+	NPK_KL,
+	NPK_JS,
+	NPK_METRIC_COUNT
+};
+
+/* From a name or an alias in any case: cosine|cos|cosine_similarity, dot|dot_product|dotproduct, inner|inner_product,
+ * l2|euclidean|l2_distance, l2sq|l2_squared|squared_euclidean, hamming, jaccard, kl|kl_divergence, js|js_divergence. */
+int npk_metric_parse(const char *name, enum npk_metric *out, struct npk_err *err);
+const char *npk_metric_name(enum npk_metric m);
+bool npk_metric_is_similarity(enum npk_metric m);
+
+/* Scores are float64 over the stored values: cosine with a zero norm is 0; l2sq is the squared l2; hamming counts
+ * differing bits and jaccard is 1 - and/or (0 for two empty sets), of uint8 rows as packed bits and of bool rows; kl(q,
+ * x) = sum q log(q/x) in nats; js is the square root of the Jensen-Shannon divergence in nats. All dtypes but complex
+ * have the arithmetic metrics: integers wider than 8 bits are converted to float64 (64-bit ones are rounded to it); kl
+ * and js want float16, float32 or float64. Scores do not depend on the number of threads, the instruction set or the
+ * layout of the files. The environment variable NPKV_LEVEL (scalar, avx2, avx512, neon, sve) forces one. */
+
+/* Query vectors: nq rows of `dim` elements of the array's own dtype, row-major. Borrowed for the call. */
+struct npk_queries {
+	unsigned dtype;
+	const void *data;
+	size_t nq;
+	uint64_t dim;
+};
+
+/* Best first; equal scores by the lower row; NaN scores last. Row-major nq x k, caller's: npk_hits_fini(). */
+struct npk_hits {
+	size_t nq, k; /* k: min(wanted, rows searched) */
+	uint64_t *row;
+	double *score;
+};
+
+void npk_hits_fini(struct npk_hits *h);
+
+struct npk_search {
+	enum npk_metric metric;
+	uint64_t k;
+	const char *rows; /* which rows, as one part of a selection (npk_view_open()); NULL: all */
+	unsigned threads; /* 0: one per CPU, at most 64 */
+	/* Called now and then by the calling thread; false ends the search with -ECANCELED. NULL: nobody asks. */
+	bool (*progress)(void *ctx, uint64_t rows_done, uint64_t rows_all);
+	void *ctx;
+};
+
+/* The k best rows for each query, in one pass over the rows of `g` for all of them. -EINVAL: k < 1, a dtype or width that
+ * is not the array's, a NaN in a query, a metric that the dtype does not have; -E2BIG: nq * k or the threads' work areas
+ * pass 2^40 bytes. An array without rows gives k = 0. */
+int npk_search(struct npk_gen *g, const struct npk_queries *q, const struct npk_search *how, struct npk_hits *out,
+	struct npk_err *err);
+/* The metric of one query (q->nq = 1) and rows [first, first + nrows), to out[nrows]. */
+int npk_scores(struct npk_gen *g, const struct npk_queries *q, enum npk_metric metric, uint64_t first, uint64_t nrows,
+	double *out, struct npk_err *err);
+/* The metric of two vectors of `dim` elements. */
+int npk_pair(enum npk_metric metric, unsigned dtype, const void *a, const void *b, uint64_t dim, double *out,
+	struct npk_err *err);
+
+/* Segmented search: rows come in blocks from anywhere, the result at the end. One thread at a time. */
+struct npk_topk;
+int npk_topk_open(
+	struct npk_topk **out, const struct npk_queries *q, enum npk_metric metric, uint64_t k, struct npk_err *err);
+/* `nrows` rows of the queries' dtype and width, whose numbers begin at `first`. */
+int npk_topk_feed(struct npk_topk *t, const void *rows, uint64_t nrows, uint64_t first, struct npk_err *err);
+int npk_topk_result(struct npk_topk *t, struct npk_hits *out, struct npk_err *err);
+void npk_topk_close(struct npk_topk *t);
+
 /* --- checking ---------------------------------------------------------------------------------------------------- */
 
 enum npk_severity {

@@ -52,6 +52,11 @@ struct npki_axis {
 int npki_axis_bind(struct npki_axis *a, const struct npki_part *p, unsigned axis, uint64_t len, struct npk_err *err);
 void npki_axis_fini(struct npki_axis *a);
 
+/* The mask that part `p` names, from the store of `g`: where that 1-d bool or integer array of `len` values is nonzero.
+ * (In view.c: it reads an array.) */
+int npki_load_mask(struct npk_gen *g, const struct npki_part *p, unsigned axis, uint64_t len, struct npki_rowmap **out,
+	struct npk_err *err);
+
 /* The source position of selected position `i`, and how many follow it with the same *step, itself included (1 is
  * always a right answer for that). */
 uint64_t npki_axis_at(const struct npki_axis *a, uint64_t i, int64_t *step, uint64_t *run);

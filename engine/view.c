@@ -59,12 +59,13 @@ static int fill_mask(void *ctx, uint64_t first, uint64_t *words, size_t nwords)
 	return rc;
 }
 
-static int load_mask(struct npk_view *v, const struct npki_part *p, unsigned axis, uint64_t len, struct npk_err *err)
+int npki_load_mask(struct npk_gen *g, const struct npki_part *p, unsigned axis, uint64_t len, struct npki_rowmap **out,
+	struct npk_err *err)
 {
 	struct npk_array *a = NULL;
 	struct mask_read m = {.err = err};
 	const struct npk_gen_info *info;
-	int rc = npk_array_get_n(&a, v->g->store, p->mask, p->mask_len, err);
+	int rc = npk_array_get_n(&a, g->store, p->mask, p->mask_len, err);
 
 	if (rc == 0)
 		rc = npk_gen_get(&m.g, a, err);
@@ -77,7 +78,7 @@ static int load_mask(struct npk_view *v, const struct npki_part *p, unsigned axi
 				p->mask, info->rows, axis, len);
 	}
 	if (rc == 0)
-		rc = npki_rowmap_build(&v->axis[axis].at.mask, len, fill_mask, &m, NULL);
+		rc = npki_rowmap_build(out, len, fill_mask, &m, NULL);
 	if (rc == -ENOMEM)
 		rc = npk_fail(err, ENOMEM, "mask '%.200s': no memory", p->mask);
 	npk_gen_put(m.g);
@@ -98,7 +99,7 @@ static int bind(struct npk_view *v, const struct npki_sel *sel, struct npk_err *
 		const struct npki_part *p = i < sel->nparts ? &sel->part[i] : NULL;
 
 		if (p && p->mask)
-			rc = load_mask(v, p, i, shape->dim[i], err);
+			rc = npki_load_mask(v->g, p, i, shape->dim[i], &v->axis[i].at.mask, err);
 		if (rc == 0)
 			rc = npki_axis_bind(&v->axis[i].at, p, i, shape->dim[i], err);
 	}
