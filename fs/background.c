@@ -22,7 +22,6 @@ static int leave_terminal(struct npk_err *err)
 			return npk_fail(err, errno, "/dev/null: %s", strerror(errno));
 	if (null > STDERR_FILENO)
 		close(null);
-	setsid();
 	if (chdir("/") != 0)
 		return npk_fail(err, errno, "/: %s", strerror(errno));
 	return 0;
@@ -55,6 +54,9 @@ void npkfs_background_tell(int *report, enum npkfs_exit status, const struct npk
 
 	if (*report < 0)
 		return;
+	/* Not earlier: an x-systemd.automount lets only systemd's own process group walk over the mountpoint as long as
+	 * the mount is not there yet, and serving may look at it. */
+	setsid();
 	memset(&out, 0, sizeof out);
 	out.status = status;
 	if (err != NULL)

@@ -70,7 +70,7 @@ static int open_session(
 	if (said.p != NULL)
 		npkfs_log(NPKFS_DEBUG, "while mounting: %s", said.p);
 	if (rc != 0 && (*status == NPKFS_EXIT_FUSE || *status == NPKFS_EXIT_MOUNTPOINT)) {
-		npkfs_log_recent(&said); /* libfuse may have been told to use the log */
+		npk_text_printf(&said, "%s\n", err->msg);
 		npkfs_mount_cause(c, said.p != NULL ? said.p : "", status, err);
 	}
 	npk_text_fini(&said);
@@ -81,7 +81,6 @@ static void ready(void *ctx)
 {
 	struct serving *sv = ctx;
 
-	npkfs_log(NPKFS_INFO, "%s is mounted on %s, read-only", sv->config->store, sv->config->mountpoint);
 	npkfs_notify("READY=1");
 	npkfs_background_tell(&sv->report, NPKFS_OK, NULL);
 }
@@ -100,23 +99,29 @@ static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct
 	npkfs_session_close(s);
 	if (rc != 0 && (!sv->config->foreground || sv->config->log_file != NULL)) /* else main() tells */
 		npkfs_log(NPKFS_ERROR, "%s", err->msg);
-	else if (rc == 0)
-		npkfs_log(NPKFS_INFO, "%s is unmounted", sv->config->mountpoint);
 	npkfs_background_tell(&sv->report, rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE, err);
 	return rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE;
 }
 
-/* The parent's half of a background start. The child owns the session: closing it here would unmount. */
-static enum npkfs_exit wait_for_child(struct npkfs_session *s, int report, struct npk_err *err)
+static int complain(enum npkfs_exit status, const struct npk_err *err)
 {
+	if (status != NPKFS_OK && err->code != 0)
+		fprintf(stderr, "numpackfs: %s\n", err->msg);
+	return (int)status;
+}
+
+/* The parent's half of a background start. The child owns the session: closing it here would unmount. */
+static _Noreturn void wait_for_child(struct npkfs_session *s, int report)
+{
+	struct npk_err err = {0};
 	enum npkfs_exit status;
 	bool died;
 
 	npkfs_signals_unblock();
-	status = npkfs_background_wait(report, &died, err);
+	status = npkfs_background_wait(report, &died, &err);
 	if (died)
 		npkfs_session_close(s);
-	return status;
+	_exit(complain(status, &err));
 }
 
 static enum npkfs_exit mount_and_serve(const struct npkfs_config *c, struct npk_err *err)
@@ -134,7 +139,7 @@ static enum npkfs_exit mount_and_serve(const struct npkfs_config *c, struct npk_
 	if (!c->foreground)
 		pid = npkfs_background_fork(&sv.report, err);
 	if (pid > 0)
-		return wait_for_child(s, sv.report, err);
+		wait_for_child(s, sv.report);
 	if (pid == 0)
 		return serve(s, &sv, err);
 	npkfs_session_close(s);
@@ -161,9 +166,7 @@ int main(int argc, char **argv)
 		if (rc == 0)
 			status = mount_and_serve(&c, &err);
 	}
-	if (status != NPKFS_OK && err.code != 0)
-		fprintf(stderr, "numpackfs: %s\n", err.msg);
 	npkfs_log_close();
 	npkfs_config_fini(&c);
-	return (int)status;
+	return complain(status, &err);
 }
