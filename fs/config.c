@@ -184,7 +184,7 @@ static int apply_lists(struct npkfs_config *c, const struct args *a, struct npk_
 	int rc = 0;
 
 	if (c->debug)
-		rc = npkfs_setting_assign(c, "log_level", "debug", "-d", err);
+		rc = npkfs_setting_assign(c, "log_level", "trace", "-d", err);
 	for (unsigned i = 0; i < a->nlists && rc == 0; i++)
 		rc = npkfs_options_apply(c, a->lists[i], err);
 	return rc;

@@ -396,6 +396,12 @@ def test_log_keeps_the_last_256_lines(background, store, tmp_path):
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (error|warn |info |debug|trace) ", line) for line in lines)
 
 
+def test_debug_logs_requests_to_stderr(mount, store):
+    with mount(store, foreground="-d") as m:
+        (m.path / "no such file").exists()
+        wait_for("the request is in the log", lambda: "LOOKUP" in m.log_text())
+
+
 @pytest.mark.parametrize("name", ["path", "abstract"])
 def test_systemd_is_told(mount, store, tmp_path, name):
     """READY=1 comes when the mount answers, STOPPING=1 when it ends."""
@@ -542,6 +548,8 @@ def test_help_man_pages_and_completions_agree():
     flags = re.findall(r"^    (-\w), (--\w+)", text, re.M)
     options = re.findall(r"^    ([a-z_]+)(?:=\S+)?  ", text, re.M)
     assert len(flags) == 5 and options == SETTINGS
+    version = numpackfs("-V").stdout.split("\n")[0]
+    assert all(f'"{version}"' in (ROOT / "fs" / page).read_text() for page in ("numpackfs.1", "numpackfs.conf.5"))
     page = (ROOT / "fs" / "numpackfs.1").read_text().replace("\\", "")
     for short, long in flags:
         assert re.search(rf'^\.BR {short} ", " {long}\b', page, re.M), long
