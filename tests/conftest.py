@@ -43,12 +43,18 @@ def golden_mount(tmp_path_factory, watchdog):
     """golden_mount("dtypes.npk"): a mount of a copy of that store that all tests share. What it was must stay so."""
     base = tmp_path_factory.mktemp("golden")
     mounter = Mounter(base / "mounts", watchdog, life=3600)
-    open_mounts = {}
+    open_mounts, failed = {}, {}
 
     def get(name):
+        if name in failed:
+            raise AssertionError(f"{name} could not be mounted before: {failed[name]}")
         if name not in open_mounts:
             store = copy_golden(name, base)
-            open_mounts[name] = (mounter.start(store), tree(store))
+            try:
+                open_mounts[name] = (mounter.start(store), tree(store))
+            except AssertionError as e:
+                failed[name] = e
+                raise
         return open_mounts[name][0]
 
     yield get

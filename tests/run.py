@@ -116,6 +116,10 @@ class Run:
     # --- pytest ---
 
     def run_pytest(self, args):
+        missing = [name for name in ("numpackfs", "npk") if not (self.build / name).exists()]
+        if missing:
+            self.add("pytest", "the build", FAILED, f"{' and '.join(missing)} not built in {self.build}")
+            return
         xml, temp = self.work / "pytest.xml", self.work / "tmp"
         command = self.prefix + [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={temp}",
                                  f"--rootdir={ROOT}", f"--timeout={self.seconds}", f"--junitxml={xml}", "-o", "junit_family=xunit1",

@@ -47,8 +47,7 @@ def test_a_damaged_store_is_refused(case, mount, golden_copy):
     assert len(message.splitlines()) == 1, message
     assert "metadata.npkm" in message, message
     if case["path"] == "meta_wrong_magic":
-        # The first byte is wrong, and the message has what is there instead of NPKB.
-        assert re.search(r"byte 0\b", message) and re.search(r"[0-9a-fA-F]{2}", message), message
+        assert re.search(r"byte 0\b", message) and "NPKX" in message, message
     if case["path"] in ("meta_version0", "meta_version2"):
         assert re.search(r"byte 4\b", message) and re.search(rf"\b{case['path'][-1]}\b", message), message
 
