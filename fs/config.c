@@ -202,7 +202,7 @@ int npkfs_config_load(struct npkfs_config *c, int argc, char **argv, int *show, 
 		return npk_fail(err, ENOMEM, "out of memory");
 	rc = parse_args(c, &a, argc, argv, operand, err);
 	*show = a.show;
-	if (rc == 0 && a.show == 0) {
+	if (rc == 0 && operand[1] != NULL) { /* NULL with -h and -V */
 		rc = absolute(&c->store, operand[0], err);
 		if (rc == 0)
 			rc = absolute(&c->mountpoint, operand[1], err);

@@ -68,7 +68,7 @@ static char *next_line(char *out, int size, void *stream)
 	} else if (strlen(text) >= (size_t)size - 2 || strlen(line) != (size_t)len) {
 		fail(r, "the line is too long or holds a NUL byte");
 	} else {
-		strcpy(out, text);
+		memcpy(out, text, strlen(text) + 1);
 	}
 	free(line);
 	return r->failed ? NULL : out;
