@@ -131,7 +131,7 @@ static int parse_descr(struct cursor *c, struct npk_npy *out, struct npk_err *er
 	skip_blanks(c);
 	if (c->p < c->end && *c->p == '[')
 		return npk_fail(err, EINVAL, ".npy header: structured dtypes cannot be stored");
-	if (!take_string(c, descr, sizeof(descr)))
+	if (!take_string(c, descr, sizeof(descr)) || descr[0] == 0)
 		return npk_fail(err, EINVAL, ".npy header: descr is not a short string");
 	order = descr[0];
 	out->big_endian = false;
