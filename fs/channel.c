@@ -1,7 +1,11 @@
 /* channel.c - see channel.h.
  *
  * INIT: libfuse 3.14 takes FUSE_CAP_PARALLEL_DIROPS but does not pass it on to the kernel; lookups in one directory then
- * wait for each other. The flag is added here. */
+ * wait for each other. The flag is added here.
+ *
+ * EFAULT: a reply may point into the mapping of a data file that another process truncates. Linux ends the request with
+ * EIO then (fuse_dev_do_write(); seen on 6.18), and libfuse prints to stderr and frees it. So that no reader ever waits for
+ * a kernel that would not, the error is sent as well; where the request is over already that is ENOENT, and means nothing. */
 #include "channel.h"
 
 #include <errno.h>
@@ -42,6 +46,25 @@ static void add_init_flags(const struct iovec *iov, int count)
 	memcpy(at, &flags, sizeof(flags));
 }
 
+static __thread bool faulted;
+
+bool npkfs_channel_faulted(void)
+{
+	return faulted;
+}
+
+/* libfuse takes ENOENT as "interrupted" and is silent. */
+static ssize_t send_eio(int fd, const struct fuse_out_header *lost)
+{
+	struct fuse_out_header out = {.len = sizeof(out), .error = -EIO, .unique = lost->unique};
+	ssize_t n = write(fd, &out, sizeof(out));
+
+	faulted = true;
+	if (n >= 0)
+		errno = ENOENT;
+	return -1;
+}
+
 static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	bool init = init_reply.pending;
@@ -50,7 +73,10 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int count, void *userda
 	(void)userdata;
 	if (init)
 		add_init_flags(iov, count);
+	faulted = false;
 	n = writev(fd, iov, count);
+	if (n < 0 && errno == EFAULT)
+		n = send_eio(fd, iov[0].iov_base);
 	if (init) {
 		init_reply.pending = false;
 		if (n >= 0)

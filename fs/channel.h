@@ -13,4 +13,8 @@ int npkfs_channel_install(struct fuse_session *fuse, struct npk_err *err);
  * `sent` called when the kernel has it. */
 void npkfs_channel_init_reply(bool parallel_dirops, void (*sent)(void *ctx), void *ctx);
 
+/* True when the last reply of this thread could not be copied, because the file behind a borrowed piece was cut short; the
+ * kernel then answered with EIO in its place. */
+bool npkfs_channel_faulted(void);
+
 #endif

@@ -4,6 +4,7 @@
  * are checked before the first one runs. A reply is immutable once it is made and counted, so that a READ sends it without
  * holding the handle's lock. */
 #include "ctl.h"
+#include "names.h"
 #include "npyfile.h"
 #include "out.h"
 #include "text.h"
@@ -89,11 +90,12 @@ static void set_reply(struct conversation *c, struct npkfs_reply *r)
 }
 
 /* Without memory for the sentence the errno of the write still tells. Needs the lock. */
-static void set_error_reply(struct conversation *c, int rc, const struct npk_err *err)
+static void set_error_reply(struct conversation *c, int rc, struct npk_err *err)
 {
 	const char *name = strerrorname_np(-rc);
 	struct npkfs_reply *r = new_reply();
 
+	npkfs_make_printable(err->msg);
 	if (r != NULL)
 		npk_text_printf(&r->text, "ERR %s %s\n", name ? name : "?", err->msg);
 	set_reply(c, r);
@@ -248,7 +250,8 @@ static int write_conversation(
 
 /* --- FLUSH ------------------------------------------------------------------------------------------------------------- */
 
-/* A line without newline is dropped when somebody else closes, or at the end. Needs the lock. */
+/* A line without newline is dropped when somebody else closes, at the end, and after a failed write: what came of it may be
+ * half of what was meant. Needs the lock. */
 static void drop_line(struct conversation *c, struct npkfs_caller who)
 {
 	struct npk_text path = {0};
@@ -270,7 +273,7 @@ static int flush_conversation(struct npkfs_handle *handle, uint64_t owner, struc
 	int rc;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->line.len > 0 && owner == c->line_owner) {
+	if (c->line.len > 0 && owner == c->line_owner && c->sticky == 0) {
 		line = c->line;
 		c->line = (struct npk_text){0};
 		c->sticky = run_line(c, &q, line.p, line.len, err);

@@ -109,6 +109,18 @@ bool npkfs_percent_decode(char *out, const char *part, size_t len)
 	return decode(out, &n, part, len) && strlen(out) == n;
 }
 
+void npkfs_make_printable(char *text)
+{
+	uint8_t *p = (uint8_t *)text;
+	size_t len = strlen(text), n;
+
+	for (size_t i = 0; i < len; i += n ? n : 1) {
+		n = p[i] < 0x20 || p[i] == 0x7f ? 0 : utf8_len(p + i, len - i);
+		if (n == 0)
+			p[i] = '?';
+	}
+}
+
 bool npkfs_name_strip(const char *name, const char *suffix, size_t *len)
 {
 	size_t n = strlen(name), m = strlen(suffix);

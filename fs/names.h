@@ -16,6 +16,8 @@ bool npkfs_name_unescape(char *out, size_t *out_len, const char *part, size_t le
 /* Decodes every %XX of a selection, in any spelling: at most `len` bytes and a NUL. False when a % is not followed by
  * two hex digits, or for a NUL byte. */
 bool npkfs_percent_decode(char *out, const char *part, size_t len);
+/* Puts a '?' for every control byte and every byte that is not UTF-8: messages may quote what anybody wrote. */
+void npkfs_make_printable(char *text);
 /* The length of `name` without `suffix`; false when it does not end in it. */
 bool npkfs_name_strip(const char *name, const char *suffix, size_t *len);
 

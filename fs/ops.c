@@ -6,6 +6,7 @@
 #include "channel.h"
 #include "dir.h"
 #include "log.h"
+#include "names.h"
 #include "out.h"
 
 #include <errno.h>
@@ -56,12 +57,13 @@ static void end(struct request *r)
 }
 
 /* What has a message goes to last_error and the log. ESTALE makes the kernel try again, nobody has seen it yet. */
-static void note(const struct request *r, const struct npkfs_node *node, const char *name, int rc)
+static void note(struct request *r, const struct npkfs_node *node, const char *name, int rc)
 {
 	struct npk_text path = {0};
 
 	if (r->err.code == 0)
 		return;
+	npkfs_make_printable(r->err.msg);
 	if (node != NULL)
 		node->type->path(node, &path);
 	if (name != NULL)
@@ -311,12 +313,18 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static void reply_out(fuse_req_t req, const struct npkfs_out *out)
+/* After the reply the handle may be gone, so the node is found anew for the message. */
+static void reply_out(struct request *r, fuse_ino_t ino, const struct npkfs_out *out)
 {
-	if (out->n > 1)
-		fuse_reply_iov(req, out->iov, out->n);
-	else
-		fuse_reply_buf(req, out->n ? out->iov[0].iov_base : NULL, out->len);
+	int rc = out->n > 1 ? fuse_reply_iov(r->req, out->iov, out->n)
+			    : fuse_reply_buf(r->req, out->n ? out->iov[0].iov_base : NULL, out->len);
+
+	if (rc == 0 || !npkfs_channel_faulted())
+		return;
+	NPKFS_COUNT(r->s->stats.errors[r->op]);
+	r->node = npkfs_node_by_id(&r->s->inodes, ino);
+	note(r, r->node, NULL, npk_fail(&r->err, EIO, "a data file was cut short while it was read"));
+	end(r);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -327,7 +335,6 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	struct request r;
 	int rc;
 
-	(void)ino;
 	begin(&r, req, NPKFS_OP_READ);
 	rc = npkfs_out_init(&out, &r.err);
 	if (rc == 0)
@@ -335,7 +342,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	if (rc != 0)
 		fail(&r, h->node, NULL, rc);
 	else
-		reply_out(req, &out);
+		reply_out(&r, ino, &out);
 	npkfs_out_done(&out);
 	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
 }

@@ -7,6 +7,7 @@
 #include "channel.h"
 #include "export.h"
 #include "log.h"
+#include "names.h"
 #include "out.h"
 
 #include <errno.h>
@@ -101,6 +102,8 @@ static int open_store(struct npkfs_session *s, struct npk_err *err)
 	if (rc != 0)
 		return rc;
 	npk_store_info(s->store, &info);
+	npkfs_make_printable(info.warning);
+	npkfs_make_printable(info.why);
 	if (info.warning[0] != '\0')
 		npkfs_log(NPKFS_WARN, "%s", info.warning);
 	if (info.read_only)

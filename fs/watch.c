@@ -59,6 +59,8 @@ int npkfs_refresh(struct npkfs_session *s, struct npk_err *err)
 	struct change c = {.s = s, .arrays_dir = arrays_dir_id(s)};
 	int rc = npk_store_refresh(s->store, on_change, &c, err);
 
+	if (rc != 0 && err != NULL)
+		npkfs_make_printable(err->msg);
 	NPKFS_COUNT(s->stats.refreshes);
 	if (rc != 0)
 		NPKFS_COUNT(s->stats.refresh_errors);
