@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 
 import pytest
 
@@ -426,22 +427,22 @@ def namespace(store):
     if os.geteuid() != 0:
         pytest.skip("needs root, to make a mount namespace")
     require_fuse()
-    base = pathlib.Path(subprocess.check_output(["mktemp", "-d", "/tmp/npk-test.XXXXXX"], text=True).strip())
-    (base / "b").mkdir()
-    shutil.copy2(program("numpackfs"), base / "b")
-    shutil.copytree(store, base / "s.npk")
-    (base / "m").mkdir()
-    subprocess.run(["chmod", "-R", "a+rX", str(base)], check=True)
+    with tempfile.TemporaryDirectory(prefix="npk-test.", dir="/tmp") as base:    # pytest's own is closed to other users
+        base = pathlib.Path(base)
+        (base / "b").mkdir()
+        (base / "m").mkdir()
+        shutil.copy2(program("numpackfs"), base / "b")
+        shutil.copytree(store, base / "s.npk")
+        subprocess.run(["chmod", "-R", "a+rX", str(base)], check=True)
 
-    def script(text, **env):
-        result = run("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", "set -u\n" + text, cwd=base,
-                     env={"S": str(base / "s.npk"), "M": str(base / "m"), "T": str(base), "B": str(base / "b"), **env})
-        if "unshare failed" in result.stderr or "cannot change root filesystem propagation" in result.stderr:
-            pytest.skip(f"no namespaces here: {result.stderr.strip()}")
-        return result
+        def script(text, **env):
+            result = run("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", "set -u\n" + text, cwd=base,
+                         env={"S": str(base / "s.npk"), "M": str(base / "m"), "T": str(base), "B": str(base / "b"), **env})
+            if "unshare failed" in result.stderr or "cannot change root filesystem propagation" in result.stderr:
+                pytest.skip(f"no namespaces here: {result.stderr.strip()}")
+            return result
 
-    yield script
-    shutil.rmtree(base)
+        yield script
 
 
 def test_system_file_comes_before_the_users(namespace):
