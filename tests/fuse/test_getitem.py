@@ -1,5 +1,6 @@
 """getitem: write a query, read the answer on the same handle. From every kind of program that can hold a file open."""
 
+import contextlib
 import errno
 import io
 import os
@@ -36,6 +37,23 @@ def ask(path, line):
     with open(path, "r+b", buffering=0) as f:
         assert f.write(line) == len(line)
         return b"".join(iter(lambda: f.read(65536), b""))
+
+
+@contextlib.contextmanager
+def conversation(path, at_close=None):
+    """An open query file. The error that its last write got is told by close(2) again: programs that lose the one see the
+    other (principle 3 of the interface)."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        yield fd
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise
+    if at_close:
+        expect_error(at_close, os.close, fd)
+    else:
+        os.close(fd)
 
 
 def npy_of(reply):
@@ -129,31 +147,39 @@ def test_reading_on_ends_with_eof(store):
 ])
 def test_errors_are_those_of_the_write_and_can_be_read(line, code, store):
     m, arrays = store
-    with open(m.control("x") / "getitem", "r+b", buffering=0) as f:
-        if code is None:
-            with pytest.raises(OSError) as e:
-                f.write(line)
-            assert e.value.errno in (errno.EINVAL, errno.ENOENT)
-            name = errno.errorcode[e.value.errno]
-        else:
-            expect_error(code, f.write, line)
-            name = errno.errorcode[code]
-        reply = os.pread(f.fileno(), 4096, 0).decode()
+    with conversation(m.control("x") / "getitem") as fd:
+        with pytest.raises(OSError) as e:
+            os.write(fd, line)
+        assert e.value.errno in ([code] if code else [errno.EINVAL, errno.ENOENT]), e.value
+        name = errno.errorcode[e.value.errno]
+        reply = os.pread(fd, 4096, 0).decode(errors="replace")
         assert reply.startswith(f"ERR {name} ") and reply.endswith("\n") and len(reply) > len(name) + 8, reply
+        assert len(reply.splitlines()) == 1, reply
         last = m.last_errors()[-1]
-        assert last["errno"] in (name, getattr(errno, name)) and last["message"] in reply, (last, reply)
-        # The same handle goes on.
-        f.write(b"sel=2\n")
-        same(npy_of(os.pread(f.fileno(), 4096, 0)), arrays["x"][[2]])
+        assert last["errno"] == name and last["message"] in reply, (last, reply)
+        assert last["path"].endswith("x/getitem") and last["pid"] == os.getpid(), last
+        # The same handle goes on, and the next good write clears the error.
+        os.write(fd, b"sel=2\n")
+        same(npy_of(os.pread(fd, 4096, 0)), arrays["x"][[2]])
+
+
+def test_close_tells_the_error_once_more(store):
+    m, _ = store
+    with conversation(m.control("x") / "getitem", at_close=errno.ERANGE) as fd:
+        expect_error(errno.ERANGE, os.write, fd, b"sel=12345\n")
 
 
 def test_a_line_that_is_too_long(store):
+    """What was written of it is forgotten: a command that was cut off never runs."""
     m, _ = store
-    with open(m.control("x") / "getitem", "r+b", buffering=0) as f:
-        with pytest.raises(OSError) as e:
+    with conversation(m.control("x") / "getitem", at_close=errno.E2BIG) as fd:
+        def write_on():
+            os.write(fd, b"sel=0,")
             for _ in range(64):
-                f.write(b"0," * 32768)
-        assert e.value.errno == errno.E2BIG
+                os.write(fd, b"0," * 32768)
+
+        expect_error(errno.E2BIG, write_on)
+        assert os.pread(fd, 4096, 0).startswith(b"ERR E2BIG ")
 
 
 def test_a_long_list(store):
@@ -176,17 +202,17 @@ def test_several_lines_the_last_one_answers(store):
 def test_a_bad_line_among_good_ones_runs_nothing(store):
     """A write with several lines is parsed as a whole before anything runs."""
     m, _ = store
-    with open(m.control("x") / "getitem", "r+b", buffering=0) as f:
-        expect_error(errno.EINVAL, f.write, b"sel=1\nsel=bad:bad\n")
+    with conversation(m.control("x") / "getitem", at_close=errno.EINVAL) as fd:
+        expect_error(errno.EINVAL, os.write, fd, b"sel=1\nsel=bad:bad\n")
 
 
 def test_a_run_time_error_in_line_n(store):
     """The byte count of the lines before comes back, and the retry of the rest gets the error."""
     m, _ = store
-    with open(m.control("x") / "getitem", "r+b", buffering=0) as f:
+    with conversation(m.control("x") / "getitem", at_close=errno.ERANGE) as fd:
         good, bad = b"sel=1\nsel=2\n", b"sel=5000\n"
-        assert f.write(good + bad) == len(good)
-        expect_error(errno.ERANGE, f.write, bad)
+        assert os.write(fd, good + bad) == len(good)
+        expect_error(errno.ERANGE, os.write, fd, bad)
 
 
 def test_conversations_are_private(store):
@@ -244,12 +270,12 @@ exec 3>&-
 """
 
 
-@pytest.mark.parametrize("shell", ["bash", "dash", "busybox sh", "ksh", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_a_shell(shell, store, tmp_path):
-    if not shutil.which(shell.split()[0]):
+    if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     m, arrays = store
-    out = subprocess.run([*shell.split(), "-c", SHELL, "sh", str(m.control("x") / "getitem")], check=True, stdout=subprocess.PIPE,
+    out = subprocess.run([shell, "-c", SHELL, "sh", str(m.control("x") / "getitem")], check=True, stdout=subprocess.PIPE,
                          text=True).stdout
     numbers = [[int(n) for n in line.replace("last", "").replace(",", " ").split()] for line in out.splitlines()]
     assert numbers == arrays["x"][:3, :2].tolist() + [[int(arrays["x"][-1, 0])]], out
@@ -313,7 +339,7 @@ for (const [sel, position] of [['0;0', 0], ['1;1', null], ['2;2', 0], ['3;3', nu
 let code = '';
 try { fs.writeSync(fd, 'sel=7000\\n'); } catch (e) { code = e.code; }
 console.log(JSON.stringify([out, code]));
-fs.closeSync(fd);
+try { fs.closeSync(fd); } catch (e) { }         // tells it once more
 """
 
 

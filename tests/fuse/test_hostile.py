@@ -14,6 +14,7 @@ from npkwrite import Spec, write_store
 
 GOOD = np.arange(1000, dtype="f8").reshape(100, 10)
 VICTIM = np.arange(50_000, dtype="i8")
+BIG = np.arange(3_000_000, dtype="i8")     # more than any program reads ahead
 
 
 def make(base, victim):
@@ -124,11 +125,11 @@ print(int(np.asarray(x).sum()), flush=True)
 """
 
 
-@pytest.mark.parametrize("deleted", [None, list(range(0, 50_000, 3))], ids=["whole", "deleted"])
+@pytest.mark.parametrize("deleted", [None, list(range(0, len(BIG), 3))], ids=["whole", "deleted"])
 @pytest.mark.parametrize("left", [0, 8 * 1000])
 def test_a_file_that_shrinks_while_it_is_mapped(deleted, left, mount, tmp_path):
     """The reader gets an error (SIGBUS for a map, EIO for a read); the daemon and every other array go on."""
-    store = make(tmp_path, Spec(VICTIM, deleted=deleted))
+    store = make(tmp_path, Spec(BIG, deleted=deleted))
     with mount(store) as m:
         with open(m.array("victim"), "rb", buffering=0) as open_before:
             reader = subprocess.Popen([sys.executable, "-c", READER, str(m.array("victim"))], stdin=subprocess.PIPE,
@@ -147,7 +148,7 @@ def test_a_file_that_shrinks_while_it_is_mapped(deleted, left, mount, tmp_path):
 
 
 def test_a_direct_read_of_a_file_that_shrank(mount, tmp_path):
-    store = make(tmp_path, VICTIM)
+    store = make(tmp_path, BIG)
     with mount(store) as m:
         fd = os.open(m.array("victim"), os.O_RDONLY | os.O_DIRECT)
         try:
@@ -162,9 +163,9 @@ def test_a_direct_read_of_a_file_that_shrank(mount, tmp_path):
 
 def test_views_batches_and_export_of_a_file_that_shrank(mount, tmp_path):
     """Every way to the same rows ends in an error, none in the death of the daemon."""
-    store = make(tmp_path, Spec(VICTIM, deleted=list(range(1, 50_000, 2))))
+    store = make(tmp_path, Spec(BIG, deleted=list(range(1, len(BIG), 2))))
     with mount(store) as m:
-        ways = [m.view("victim", "::7"), m.control("victim") / "batches" / "100" / "200.npy",
+        ways = [m.view("victim", "::-1"), m.control("victim") / "batches" / "1000000" / "0.npy",
                 m.control() / "export" / "store.safetensors", m.control("victim") / "data.csv"]
         handles = [open(p, "rb", buffering=0) for p in ways]
         for h in handles:
@@ -178,6 +179,20 @@ def test_views_batches_and_export_of_a_file_that_shrank(mount, tmp_path):
             h.close()
         same(m.load("good"), GOOD)
         assert m.process.poll() is None
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\x1b[31mred", b"\xff\xfe", b"a\rb"])
+def test_names_in_messages_cannot_forge_lines(name, mount, tmp_path):
+    """A store from elsewhere names its arrays as it likes; the log and the terminal get one harmless line a message."""
+    store, _ = write_store(tmp_path / "s.npk", {"good": GOOD, name: Spec(VICTIM, data_file=b"../" + name)})
+    with mount(store) as m:
+        for path in m.path.iterdir():
+            if path.name != "good.npy":
+                expect_error(errno.EUCLEAN, os.open, path, os.O_RDONLY)
+        for text in ((m.control() / "log").read_bytes(), m.log.read_bytes()):
+            assert b"\x1b" not in text and b"\r" not in text and text.decode("utf-8"), text
+            assert all(b":" in line for line in text.splitlines()), text
+        same(m.load("good"), GOOD)
 
 
 def test_a_reader_that_dies_while_it_reads(mount, tmp_path):

@@ -153,7 +153,7 @@ def test_what_does_not_parse_is_not_there(wrong, views):
     m, _ = views
     e = expect_error(errno.ENOENT, os.stat, m.view("three", wrong))
     last = m.last_errors()[-1]
-    assert last["errno"] in ("ENOENT", errno.ENOENT) and last["message"] and e.strerror, last
+    assert last["errno"] == "ENOENT" and last["message"] and e.strerror, last
     expect_error(errno.ENOENT, os.open, m.view("three", wrong), os.O_RDONLY)
 
 
@@ -164,7 +164,7 @@ def test_out_of_range_is_erange_with_the_reason(name, selection, views):
     expect_error(errno.ERANGE, os.stat, m.view(name, selection))
     last = m.last_errors()[-1]
     number = selection.split("@")[-1].split(",")[-1]
-    assert last["errno"] in ("ERANGE", errno.ERANGE) and number in last["message"], last
+    assert last["errno"] == "ERANGE" and number in last["message"], last
 
 
 def test_numbers_too_large_for_any_integer(views):
@@ -235,6 +235,7 @@ def test_a_view_of_a_large_array_costs_no_memory(mount, tmp_path):
         got = np.load(m.view("x", "::-3@1"), mmap_mode="r")
         want = specs["x"].logical()[::-3, 1:]
         assert got.shape == want.shape and np.array_equal(got, want)
+        del got     # a map keeps the mount busy
 
 
 def test_info_of_the_parent_is_not_changed_by_views(views):
