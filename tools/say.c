@@ -16,32 +16,50 @@ void npkt_say_as(const char *cmd)
 	command = cmd;
 }
 
-/* How many bytes at p act on a terminal instead of being shown: C0, DEL, C1 (U+0080..9F), and the marks that turn the
- * direction of writing (U+200E, 200F, 202A..202E, 2066..2069). */
-static size_t control_len(const uint8_t *p, size_t left)
+/* Bytes of the well-formed UTF-8 character at p, 0 when there is none (RFC 3629: no surrogates, no overlong forms). */
+static size_t utf8_len(const uint8_t *p, size_t left)
 {
-	if (p[0] < 0x20 || p[0] == 0x7F)
-		return 1;
-	if (left >= 2 && p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0)
-		return 2;
-	if (left < 3 || p[0] != 0xE2)
+	size_t n = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+
+	if (n > left)
 		return 0;
-	if (p[1] == 0x80 && (p[2] == 0x8E || p[2] == 0x8F || (p[2] >= 0xAA && p[2] <= 0xAE)))
-		return 3;
-	return p[1] == 0x81 && p[2] >= 0xA6 && p[2] <= 0xA9 ? 3 : 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xC0) != 0x80)
+			return 0;
+	if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) ||
+		(p[0] == 0xF4 && p[1] > 0x8F))
+		return 0;
+	return n;
+}
+
+/* How many bytes at p are a character that is only shown; 0: this byte must be escaped. A terminal acts on C0, DEL, C1
+ * (U+0080..9F) and the marks that turn the direction of writing (U+200E, 200F, 202A..202E, 2066..2069). */
+static size_t plain_len(const uint8_t *p, size_t left)
+{
+	size_t n = utf8_len(p, left);
+
+	if (n == 1 && (p[0] < 0x20 || p[0] == 0x7F))
+		return 0;
+	if (n == 2 && p[0] == 0xC2 && p[1] < 0xA0)
+		return 0;
+	if (n == 3 && p[0] == 0xE2 && p[1] == 0x80 && (p[2] == 0x8E || p[2] == 0x8F || (p[2] >= 0xAA && p[2] <= 0xAE)))
+		return 0;
+	if (n == 3 && p[0] == 0xE2 && p[1] == 0x81 && p[2] >= 0xA6 && p[2] <= 0xA9)
+		return 0;
+	return n;
 }
 
 void npkt_put_escaped(FILE *out, const char *bytes, size_t len)
 {
 	const uint8_t *p = (const uint8_t *)bytes;
+	size_t n;
 
-	for (size_t i = 0; i < len;) {
-		size_t n = control_len(p + i, len - i);
-
+	for (size_t i = 0; i < len; i += n ? n : 1) {
+		n = plain_len(p + i, len - i);
 		if (n == 0)
-			putc(p[i++], out);
-		for (; n > 0; n--)
-			fprintf(out, "\\x%02X", p[i++]);
+			fprintf(out, "\\x%02X", p[i]);
+		else
+			fwrite(p + i, 1, n, out);
 	}
 }
 
@@ -60,8 +78,8 @@ size_t npkt_name_width(FILE *out, const char *name, size_t len)
 	size_t width = 0, n;
 
 	for (size_t i = 0; i < len; i += n ? n : 1) {
-		n = escaped ? control_len(p + i, len - i) : 0;
-		width += n ? 4 * n : (p[i] & 0xC0) != 0x80; /* a character is its first byte */
+		n = escaped ? plain_len(p + i, len - i) : 1;
+		width += n == 0 ? 4 : (p[i] & 0xC0) != 0x80; /* a character is its first byte */
 	}
 	return width;
 }

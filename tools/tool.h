@@ -51,7 +51,7 @@ void npkt_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int npkt_failed(const struct npk_err *err); /* complains, returns NPKT_FAILED */
 /* Likewise, with the store's path before it unless it is there. */
 int npkt_failed_store(const char *path, const struct npk_err *err);
-/* Text from disk with control characters, and those that turn the direction of writing, as \xNN. */
+/* Text from disk with control characters, those that turn the direction of writing, and what is not UTF-8 as \xNN. */
 void npkt_put_escaped(FILE *out, const char *bytes, size_t len);
 /* An array's name: as it is into a pipe or file, escaped on a terminal. */
 void npkt_put_name(FILE *out, const char *name, size_t len);
@@ -72,12 +72,12 @@ int npkt_check_list(struct npk_store *s);
 /* NPKT_USAGE with a complaint when both are given, or `rows` speaks of more than one axis. Either may be NULL. */
 int npkt_check_rows(const char *rows, const char *sel);
 #define NPKT_ABOUT_SEL                                                                                                 \
-	"SEL is a list of rows (negative from the end) and slices a:b:c as in Python, joined by ',', '+' or blanks; "  \
-	"or \"all\";\n"                                                                                                \
-	"or mask=NAME: the rows where that array of the store is nonzero. --sel takes one such list for each axis, "   \
-	"separated\n"                                                                                                  \
-	"by ';' or '@'; missing ones mean everything. A selection never removes an axis.\n"                            \
+	"SEL is a list of rows (negative from the end) and slices a:b:c as in Python, joined by ',', '+' or blanks;\n" \
+	"or \"all\"; or mask=NAME: the rows where that array of the store is nonzero. --sel takes one such list for\n" \
+	"each axis, separated by ';' or '@'; parts that are missing at the end mean everything. A selection never\n"   \
+	"removes an axis.\n"                                                                                           \
 	"\n"
+
 /* The current generation of an array; its name is looked up. */
 int npkt_gen(struct npk_gen **out, struct npk_store *s, const char *name, struct npk_err *err);
 
