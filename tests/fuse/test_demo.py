@@ -11,6 +11,16 @@ import pytest
 from harness import BUILD, TESTS, clean_environment, require_fuse
 
 
+# In a mount namespace of its own /dev/fuse gets the mode that distributions give it; the rest runs as nobody.
+AS_NOBODY = """
+if [ "$(stat -c %a /dev/fuse)" != 666 ]; then
+    [ -e "$0/fuse" ] || mknod -m 666 "$0/fuse" c 10 229
+    mount --bind "$0/fuse" /dev/fuse
+fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
+"""
+
+
 def check(work, user=()):
     env = {**clean_environment(work), "PATH": f"{BUILD}:{os.environ['PATH']}", "PYTHON": sys.executable, "TMPDIR": str(work)}
     done = subprocess.run([*user, "sh", str(TESTS / "demo.sh")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=work,
@@ -34,13 +44,16 @@ def test_demo_as_a_normal_user():
     require_fuse()
     if os.getuid() != 0:
         pytest.skip("the tests run as a normal user anyway")
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    with tempfile.TemporaryDirectory() as work:     # pytest's own directories are closed to others
+    with tempfile.TemporaryDirectory() as base:     # pytest's own directories are closed to others
+        os.chmod(base, 0o755)
+        work = pathlib.Path(base) / "work"
+        work.mkdir()
         os.chmod(work, 0o777)
+        user = ["unshare", "--mount", "sh", "-euc", AS_NOBODY, base]
         able = subprocess.run([*user, sys.executable, "-c", "import numpy, numpack, sys; open(sys.argv[1])", str(TESTS / "demo.sh")],
                               cwd=work, stderr=subprocess.PIPE, text=True, env=clean_environment(work))
         if able.returncode:
-            pytest.skip(f"a normal user cannot run {sys.executable} here: {able.stderr.splitlines()[-1]}")
+            pytest.skip(f"a normal user cannot run {sys.executable} or use /dev/fuse here: {able.stderr.splitlines()[-1]}")
         if subprocess.run([*user, str(BUILD / "numpackfs"), "-V"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
             pytest.skip(f"a normal user cannot run {BUILD}/numpackfs")
-        check(pathlib.Path(work), user)
+        check(work, user)
