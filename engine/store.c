@@ -131,34 +131,30 @@ static int grow_table(struct npk_store *s)
 	return 0;
 }
 
-static struct npk_array *array_new(struct npk_store *s, const struct npki_ameta *m)
+static struct npk_array *array_new(struct npk_store *s, const char *name, size_t len, struct npki_entry *e)
 {
-	struct npk_array *a = calloc(1, sizeof(*a) + m->name_len + 1);
+	struct npk_array *a = calloc(1, sizeof(*a) + len + 1);
 
 	if (!a)
 		return NULL;
 	a->refs = 1;
-	a->entry = npki_entry_new(m);
-	if (!a->entry) {
-		free(a);
-		return NULL;
-	}
+	a->entry = e;
 	a->store = s;
 	npki_store_ref(s);
 	pthread_mutex_init(&a->lock, NULL);
-	a->hash = hash_name(m->name, m->name_len);
-	a->name_len = m->name_len;
-	memcpy(a->name, m->name, m->name_len);
+	a->hash = hash_name(name, len);
+	a->name_len = len;
+	memcpy(a->name, name, len);
 	return a;
 }
 
-static int insert(struct npk_store *s, const struct npki_ameta *m, struct npk_array **out)
+static int insert(struct npk_store *s, const char *name, size_t len, struct npki_entry *e, struct npk_array **out)
 {
 	struct npk_array *a;
 
 	if (s->narrays >= s->nbuckets && grow_table(s) != 0)
 		return -ENOMEM;
-	a = array_new(s, m);
+	a = array_new(s, name, len, e);
 	if (!a)
 		return -ENOMEM;
 	a->next = s->bucket[a->hash & (s->nbuckets - 1)];
@@ -208,6 +204,42 @@ static int add_change(struct changes *c, struct npk_array *a, enum npk_change wh
 	return 0;
 }
 
+/* The entries of a metadata file, before any of them counts. */
+struct entries {
+	struct parsed {
+		const char *name; /* in the file's bytes */
+		size_t len;
+		uint64_t at;
+		struct npki_entry *e;
+	} * list;
+	size_t n;
+};
+
+static int collect(void *ctx, const struct npki_ameta *m, struct npk_err *err)
+{
+	struct entries *p = ctx;
+	struct parsed *more;
+
+	if ((p->n & (p->n - 1)) == 0) {
+		more = realloc(p->list, (p->n ? 2 * p->n : 1) * sizeof(*more));
+		if (!more)
+			return npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
+		p->list = more;
+	}
+	p->list[p->n] = (struct parsed){m->name, m->name_len, m->at, npki_entry_new(m)};
+	if (!p->list[p->n].e)
+		return npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
+	p->n++;
+	return 0;
+}
+
+static void free_entries(struct entries *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		free(p->list[i].e);
+	free(p->list);
+}
+
 struct take_over {
 	struct npk_store *s;
 	struct changes *changes; /* NULL: the first time, nobody wants to know */
@@ -215,39 +247,32 @@ struct take_over {
 	char why[NPK_ERR_MAX];
 };
 
-/* One entry of the metadata goes into the table. */
-static int take_entry(void *ctx, const struct npki_ameta *m, struct npk_err *err)
+/* One entry goes into the table. They come last one first: of several with one name the last counts. */
+static int take_entry(struct take_over *t, struct parsed *p)
 {
-	struct take_over *t = ctx;
-	struct npk_array *a = find(t->s, m->name, m->name_len);
-	struct npki_entry *e;
+	struct npk_array *a = find(t->s, p->name, p->len);
 	struct npk_err twice;
-	int rc = 0;
 
-	if (!a) {
-		rc = insert(t->s, m, &a);
-		if (rc == 0)
-			rc = add_change(t->changes, a, NPK_APPEARED);
-		if (rc == 0)
-			a->seen = t->s->round;
-		return rc ? npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays") : 0;
-	}
-	if (a->seen == t->s->round && !t->duplicate) { /* the last of them counts */
-		npk_fail(&twice, EUCLEAN, NPKI_META_FILE ": byte %" PRIu64 ": array '%.100s' is there twice", m->at,
+	if (a && a->seen == t->s->round) {
+		npk_fail(&twice, EUCLEAN, NPKI_META_FILE ": byte %" PRIu64 ": array '%.100s' is there twice", p->at,
 			a->name);
 		memcpy(t->why, twice.msg, sizeof(t->why));
 		t->duplicate = true;
-	}
-	a->seen = t->s->round;
-	e = npki_entry_new(m);
-	if (!e)
-		return npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
-	if (npki_entry_same(a->entry, e)) {
-		free(e);
 		return 0;
 	}
-	set_entry(a, e);
-	return add_change(t->changes, a, NPK_CHANGED) ? npk_fail(err, ENOMEM, "no memory") : 0;
+	if (!a) {
+		if (insert(t->s, p->name, p->len, p->e, &a) != 0)
+			return -ENOMEM;
+		p->e = NULL;
+		a->seen = t->s->round;
+		return add_change(t->changes, a, NPK_APPEARED);
+	}
+	a->seen = t->s->round;
+	if (npki_entry_same(a->entry, p->e))
+		return 0;
+	set_entry(a, p->e);
+	p->e = NULL;
+	return add_change(t->changes, a, NPK_CHANGED);
 }
 
 /* Arrays that the metadata no longer names. */
@@ -273,21 +298,29 @@ static int drop_unseen(struct npk_store *s, struct changes *c)
 	return rc;
 }
 
-/* Makes the table what `buf` says (NULL: a new store). A header that is no header leaves the table as it was. */
+/* Makes the table what `buf` says (NULL: a new store). A header that is no header leaves the table as it was; so does,
+ * once the store is open, a list that breaks off: what it lacks may be on its way to the disk. */
 static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, const struct npki_file_id *id,
 	struct changes *c, struct npk_err *err)
 {
 	struct take_over t = {.s = s, .changes = c};
 	struct npki_notes notes = {0};
 	struct npki_meta meta = {0};
-	int rc = 0;
+	struct entries p = {0};
+	int rc = buf ? npki_meta_parse(buf, len, &meta, collect, &p, &notes, err) : 0;
 
+	if (rc == 0 && c && meta.cut)
+		rc = npk_fail(err, EUCLEAN, "%s", meta.why);
+	if (rc != 0) {
+		free_entries(&p);
+		return rc;
+	}
 	pthread_rwlock_wrlock(&s->table_lock);
 	s->round++;
-	if (buf)
-		rc = npki_meta_parse(buf, len, &meta, take_entry, &t, &notes, err);
-	if (rc == 0 && drop_unseen(s, c) != 0)
-		rc = npk_fail(err, ENOMEM, "no memory");
+	for (size_t i = p.n; i-- > 0 && rc == 0;)
+		rc = take_entry(&t, &p.list[i]);
+	if (rc == 0)
+		rc = drop_unseen(s, c);
 	if (rc == 0) {
 		s->meta_id = *id;
 		s->read_only = meta.cut || t.duplicate;
@@ -295,7 +328,8 @@ static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, co
 		memcpy(s->warning, notes.warning, sizeof(s->warning));
 	}
 	pthread_rwlock_unlock(&s->table_lock);
-	return rc;
+	free_entries(&p);
+	return rc == 0 ? 0 : npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
 }
 
 int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
