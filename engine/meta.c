@@ -39,6 +39,9 @@ int npki_shape_bytes(const struct npk_shape *shape, size_t item, uint64_t *row_b
 {
 	uint64_t row = item, all;
 
+	for (unsigned i = 0; i < shape->ndim; i++)
+		if (shape->dim[i] > INT64_MAX) /* beside a 0 it makes no bytes, but rows are counted in int64_t */
+			return -1;
 	for (unsigned i = 1; i < shape->ndim; i++)
 		if (__builtin_mul_overflow(row, shape->dim[i], &row) || row > INT64_MAX)
 			return -1;

@@ -37,6 +37,8 @@ static void check_sound(const struct npki_ameta *m)
 		shape.dim[i] = npki_le(m->dims + 8 * (size_t)i, 8);
 	CHECK(npki_shape_bytes(&shape, npk_dtype_size(m->dtype), &row_bytes, &bytes) == 0);
 	CHECK(bytes <= INT64_MAX && row_bytes <= INT64_MAX);
+	for (unsigned i = 0; i < m->ndim; i++)
+		CHECK(shape.dim[i] <= INT64_MAX); /* also when another one is 0: code counts rows in int64_t */
 	CHECK(m->ndim == 0 || shape.dim[0] == 0 || bytes / shape.dim[0] == row_bytes);
 }
 
