@@ -84,10 +84,17 @@ const uint8_t *npki_slot_at(const struct npk_gen *g, uint64_t slot, uint64_t *to
 	return s->base + (slot - s->first) * g->info.row_bytes;
 }
 
+/* The file that is short now is the one to name; the first when that cannot be told any more. */
 int npki_shrank(const struct npk_gen *g, struct npk_err *err)
 {
-	return npk_fail(
-		err, EIO, "%.300s: the file was cut short while array '%.100s' was read", g->source[0].path, g->name);
+	struct npki_file_id id;
+	size_t i;
+
+	for (i = 0; i < g->nsegs; i++)
+		if (npki_stat_file(g->store->dirfd, g->source[i].path, &id, NULL) == 0 && id.size < g->seg[i].map_len)
+			break;
+	return npk_fail(err, EIO, "%.300s: the file was cut short while array '%.100s' was read",
+		g->source[i < g->nsegs ? i : 0].path, g->name);
 }
 
 /* Slots [slot, slot + n), which may cross from one file into the next. */
