@@ -153,15 +153,13 @@ def copy_golden(name, to):
 # --- sanitizers -------------------------------------------------------------------------------------------------------
 
 
-_seen_reports = set()
-
-
 def fresh_reports():
-    """What sanitizers wrote since the last call, one text a file."""
-    found = sorted(pathlib.Path(REPORTS).iterdir()) if REPORTS and os.path.isdir(REPORTS) else []
-    fresh = [p for p in found if p not in _seen_reports]
-    _seen_reports.update(fresh)
-    return [f"{p.name}:\n{p.read_text(errors='replace')[:6000]}" for p in fresh]
+    """What sanitizers wrote since the last call, one text a file. What is told here is not left for tests/run.py to tell."""
+    texts = []
+    for path in sorted(pathlib.Path(REPORTS).iterdir()) if REPORTS else []:
+        texts.append(f"{path.name}:\n{path.read_text(errors='replace')[:6000]}")
+        path.unlink()
+    return texts
 
 
 # --- mounts -----------------------------------------------------------------------------------------------------------
