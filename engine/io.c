@@ -22,8 +22,11 @@ bool npki_file_id_same(const struct npki_file_id *a, const struct npki_file_id *
 				      a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns));
 }
 
+/* A name too long for the filesystem is one that no file has. */
 static int path_error(const char *path, int code, struct npk_err *err)
 {
+	if (code == ENAMETOOLONG)
+		return npk_fail(err, ENOENT, "%.300s: %s", path, strerror(code));
 	if (code == ELOOP || code == ENOTDIR)
 		return npk_fail(err, EUCLEAN, "%.300s: a symbolic link stands in its place", path);
 	return npk_fail(err, code, "%.300s: %s", path, strerror(code));
@@ -110,7 +113,7 @@ int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct
 	rc = fstatat(dir, leaf, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
 	if (dir != dirfd)
 		close(dir);
-	if (rc == ENOENT)
+	if (rc == ENOENT || rc == ENAMETOOLONG)
 		return 0;
 	if (rc != 0)
 		return path_error(path, rc, err);
