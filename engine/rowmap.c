@@ -6,15 +6,11 @@
 #include <string.h>
 
 /* A count of ones is one instruction on every x86-64 since 2008, but not in the baseline: these functions exist twice
- * and the loader picks. Sanitizers cannot run the picking code so early. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if defined(__has_feature)
-#if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
+ * and the loader picks. Sanitizers cannot run the picking code so early, and clang gives the picked function a name that
+ * other files do not know. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&               \
+	!defined(__SANITIZE_THREAD__)
 #define CLONES __attribute__((target_clones("default", "popcnt")))
-#endif
-#else
-#define CLONES __attribute__((target_clones("default", "popcnt")))
-#endif
 #endif
 #ifndef CLONES
 #define CLONES
