@@ -392,9 +392,9 @@ TEST(arrays_that_cannot_be_masks)
 		{"mask=none", ENOENT, "'none'"}, {"all;mask=two", EINVAL, "mask 'two'"},
 		{"0;0;0", EINVAL, "3 parts for 2 axes"}, {"all;mask=short", 0, ""}};
 	const char *dir = mk_dir();
-	struct npk_store *s;
-	struct npk_array *a;
-	struct npk_gen *g;
+	struct npk_store *s = NULL;
+	struct npk_array *a = NULL;
+	struct npk_gen *g = NULL;
 
 	mk_store(dir, all, 4);
 	T_CHECK(npk_store_open(&s, dir, NPK_RDONLY, NULL) == 0 && npk_array_get(&a, s, "x", NULL) == 0);

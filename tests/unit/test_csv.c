@@ -10,9 +10,9 @@
 static struct npk_csv *open_csv(const struct mk_array *a, struct npk_store **s)
 {
 	static const char *dir;
-	struct npk_array *h;
-	struct npk_gen *g;
-	struct npk_csv *c;
+	struct npk_array *h = NULL;
+	struct npk_gen *g = NULL;
+	struct npk_csv *c = NULL;
 
 	if (!dir)
 		dir = mk_dir();

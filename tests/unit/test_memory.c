@@ -169,7 +169,7 @@ TEST(huge_numbers_allocate_nothing)
 TEST(ten_thousand_arrays_fit_in_a_few_megabytes)
 {
 	const char *dir = mk_dir();
-	static char names[10000][16];
+	static char names[10000][24];
 	struct mk_bytes b = {0};
 	struct npk_array **list;
 	struct npk_store *s;

@@ -141,7 +141,7 @@ TEST(integers_are_not_clipped)
 
 	for (int i = -7; i <= 7; i++) {
 		struct npki_axis a = {0};
-		char text[20];
+		char text[40];
 		int rc;
 
 		snprintf(text, sizeof(text), "0,%d", i);
@@ -220,8 +220,8 @@ TEST(huge_axes_cost_nothing)
 {
 	struct npki_axis a = {0};
 	struct npki_sel s;
-	uint64_t run;
-	int64_t step;
+	uint64_t run = 0;
+	int64_t step = 0;
 	const uint64_t len = (uint64_t)1 << 62;
 	const char *two = ":,:", *step3 = "-1:0:-3";
 
