@@ -148,14 +148,14 @@ static int load_segments(struct npk_gen *g, const struct npki_manifest *m, struc
 	return rc;
 }
 
-static int load_manifest(
-	struct npk_gen *g, const struct npki_entry *e, uint64_t *held, struct npki_notes *notes, struct npk_err *err)
+/* *id is that of the list which was read: a newer one in its place must not pass for it. */
+static int load_manifest(struct npk_gen *g, const struct npki_entry *e, uint64_t *held, struct npki_file_id *id,
+	struct npki_notes *notes, struct npk_err *err)
 {
 	struct npki_manifest m = {0};
-	struct npki_file_id id;
 	uint8_t *buf = NULL;
 	size_t len;
-	int rc = damaged_if_missing(npki_read_file(g->store->dirfd, e->file, MANIFEST_MAX, &buf, &len, &id, err), err);
+	int rc = damaged_if_missing(npki_read_file(g->store->dirfd, e->file, MANIFEST_MAX, &buf, &len, id, err), err);
 
 	if (rc == 0)
 		rc = npki_manifest_parse(buf, len, e->file, &m, err);
@@ -226,6 +226,7 @@ static int load_bitmap(
 {
 	struct npki_file_id before, after;
 	struct bitmap_read r = {.path = path, .err = err};
+	uint64_t blocks = 0;
 	struct stat st;
 	int rc;
 
@@ -238,7 +239,7 @@ static int load_bitmap(
 		if (rc != 0)
 			return rc;
 		before = npki_file_id_of(&st);
-		g->info.blocks += (uint64_t)st.st_blocks;
+		blocks = (uint64_t)st.st_blocks;
 		rc = read_bitmap(g, &r, &st, held, notes, err);
 		after = before;
 		if (fstat(r.fd, &st) == 0)
@@ -248,10 +249,10 @@ static int load_bitmap(
 			break;
 		npki_rowmap_free(g->live);
 		g->live = NULL;
-		g->info.blocks -= (uint64_t)st.st_blocks;
 		rc = npk_fail(err, EUCLEAN, "%.300s: changes while it is read", path);
 		usleep(1000);
 	}
+	g->info.blocks += blocks;
 	return rc == 0 ? add_source(g, path, &before, err) : rc;
 }
 
@@ -308,11 +309,9 @@ static int load(struct npk_gen *g, const struct npki_entry *e, struct npki_notes
 		rc = load_one_file(g, e, &held, notes, err);
 		return rc == 0 ? load_rows(g, e, held, notes, err) : rc;
 	}
-	rc = load_manifest(g, e, &held, notes, err);
+	rc = load_manifest(g, e, &held, &id, notes, err);
 	if (rc == 0)
 		rc = load_rows(g, e, held, notes, err);
-	if (rc == 0)
-		rc = npki_stat_file(g->store->dirfd, e->file, &id, err);
 	return rc == 0 ? add_source(g, e->file, &id, err) : rc;
 }
 
