@@ -174,9 +174,9 @@ TEST(messages_are_one_line)
 {
 	const char *dir = mk_dir();
 	struct mk_array a = array("two\nlines\x1B", 5);
-	struct npk_store *s;
-	struct npk_array *h;
-	struct npk_gen *g;
+	struct npk_store *s = NULL;
+	struct npk_array *h = NULL;
+	struct npk_gen *g = NULL;
 	struct npk_err err;
 	uint8_t out[2];
 
