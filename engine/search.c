@@ -2,7 +2,8 @@
  *
  * The rows to search are numbered by *position*; threads take blocks of positions in turn. Within a block, runs of
  * consecutive rows are scanned where they lie: if few slots between them are deleted, these are scanned too and their
- * hits thrown away, else the live rows are gathered first. Rows that do not follow one another are gathered always. */
+ * hits thrown away, else the live rows are gathered first. Rows that do not follow one another are gathered always.
+ * Data that is not in memory yet is asked for one round of blocks ahead. */
 #include "search.h"
 #include "guard.h"
 #include "rows.h"
@@ -10,12 +11,19 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#define BLOCK_BYTES ((uint64_t)4 << 20) /* of rows that a thread takes at once */
+#define BLOCK_BYTES ((uint64_t)4 << 20)  /* of rows that a thread takes at once, at most */
+#define BLOCK_WORK ((uint64_t)256 << 20) /* the same times the queries: some tenths of a second */
+#define BLOCK_LEAST ((uint64_t)1 << 20)  /* times the queries: what starting a thread for it is worth */
+#define BLOCKS_EACH 16                   /* a thread takes so many at least, so that all end together */
 #define GATHER_BYTES ((uint64_t)256 << 10)
+#define GATHER_ROWS 4096
+#define SHORT_RUN 32 /* rows that follow one another, but too few to be worth a scan of their own */
 #define THREADS_MAX 64
 
 struct search {
@@ -23,6 +31,7 @@ struct search {
 	struct npki_query q;
 	struct npki_axis axis; /* positions -> rows */
 	uint64_t block;        /* positions */
+	unsigned threads;
 	_Atomic uint64_t next; /* position that nobody has taken yet */
 	_Atomic uint64_t done;
 	_Atomic int rc; /* the first error of a thread */
@@ -34,8 +43,11 @@ struct worker {
 	struct npki_topk topk;
 	uint8_t *gathered; /* rows that were put together */
 	uint64_t gather_rows;
+	uint64_t listed[GATHER_ROWS]; /* rows that wait to be, when no rule gives them */
+	size_t nlisted;
 	uint64_t from, to; /* positions at work */
 	pthread_t thread;
+	bool is_caller;
 };
 
 /* --- which row a hit is ----------------------------------------------------------------------------------------------- */
@@ -62,6 +74,12 @@ static bool row_of_step(void *ctx, uint64_t at, uint64_t *row)
 	const struct row_block *b = ctx;
 
 	*row = b->first + (uint64_t)b->step * at;
+	return true;
+}
+
+static bool row_of_list(void *ctx, uint64_t at, uint64_t *row)
+{
+	*row = ((const uint64_t *)ctx)[at];
 	return true;
 }
 
@@ -110,6 +128,39 @@ static void feed_range(struct worker *w, uint64_t row, uint64_t n)
 		feed_gathered(w, row, 1, n);
 }
 
+static void feed_listed(struct worker *w)
+{
+	uint64_t rows[NPKI_BATCH];
+	uint8_t *to = w->gathered;
+
+	for (size_t i = 0, n; i < w->nlisted; i += n) {
+		n = w->nlisted - i < NPKI_BATCH ? w->nlisted - i : NPKI_BATCH;
+		memcpy(rows, w->listed + i, n * sizeof(rows[0]));
+		npki_copy_batch(w->s->g, rows, n, to);
+		to += n * w->s->g->info.row_bytes;
+	}
+	if (w->nlisted > 0)
+		npki_topk_feed(&w->topk, w->gathered, w->s->g->info.row_bytes, w->nlisted, row_of_list, w->listed);
+	w->nlisted = 0;
+}
+
+static void feed_run(struct worker *w, uint64_t row, int64_t step, uint64_t n)
+{
+	if (n <= SHORT_RUN) {
+		for (uint64_t i = 0; i < n; i++) {
+			w->listed[w->nlisted++] = row + (uint64_t)step * i;
+			if (w->nlisted == w->gather_rows)
+				feed_listed(w);
+		}
+		return;
+	}
+	feed_listed(w); /* earlier rows first */
+	if (step == 1)
+		feed_range(w, row, n);
+	else
+		feed_gathered(w, row, step, n);
+}
+
 /* The positions of one block. */
 static void feed_block(void *ctx)
 {
@@ -122,10 +173,45 @@ static void feed_block(void *ctx)
 
 		if (run > w->to - p)
 			run = w->to - p;
-		if (step == 1)
-			feed_range(w, row, run);
-		else
-			feed_gathered(w, row, step, run);
+		feed_run(w, row, step, run);
+	}
+	feed_listed(w);
+}
+
+/* --- reading ahead ---------------------------------------------------------------------------------------------------- */
+
+/* Whether some of these bytes of a mapping are not in memory. A few looks: data is read in long pieces. */
+static bool is_cold(uint8_t *page, uint64_t len, uint64_t page_bytes)
+{
+	unsigned char in_memory;
+
+	for (uint64_t at = 0; at < len; at += (len + 3) / 4)
+		if (mincore(page + at / page_bytes * page_bytes, 1, &in_memory) == 0 && !(in_memory & 1))
+			return true;
+	return false;
+}
+
+/* Asks for the rows at positions [from, from + n), where they lie together. It is a hint: nothing is done about errors. */
+static void read_ahead(const struct search *s, uint64_t from, uint64_t n)
+{
+	uint64_t row_bytes = s->g->info.row_bytes, page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t slot, end, together, run;
+	int64_t step;
+
+	if (from >= s->axis.len || row_bytes == 0)
+		return;
+	n = n < s->axis.len - from ? n : s->axis.len - from;
+	slot = npki_axis_at(&s->axis, from, &step, &run);
+	if (step != 1 || run < n)
+		return;
+	end = npk_gen_slot(s->g, slot + n - 1) + 1;
+	for (slot = npk_gen_slot(s->g, slot); slot < end; slot += together) {
+		const uint8_t *p = npki_slot_at(s->g, slot, &together);
+		uint8_t *page = (uint8_t *)((uintptr_t)p & (uintptr_t)-page_bytes);
+
+		together = together < end - slot ? together : end - slot;
+		if (is_cold(page, (uint64_t)(p - page) + together * row_bytes, page_bytes))
+			madvise(page, (size_t)(p - page) + together * row_bytes, MADV_WILLNEED);
 	}
 }
 
@@ -136,15 +222,18 @@ static void *work(void *arg)
 	struct worker *w = arg;
 	struct search *s = w->s;
 
-	while (atomic_load(&s->rc) == 0) {
+	for (bool first = true; atomic_load(&s->rc) == 0; first = false) {
 		w->from = atomic_fetch_add(&s->next, s->block);
 		if (w->from >= s->axis.len)
 			break;
 		w->to = s->axis.len - w->from < s->block ? s->axis.len : w->from + s->block;
+		if (first)
+			read_ahead(s, w->from, w->to - w->from);
+		read_ahead(s, w->from + s->threads * s->block, s->block);
 		if (npki_guarded(feed_block, w) != 0)
 			atomic_store(&s->rc, -EIO);
 		atomic_fetch_add(&s->done, w->to - w->from);
-		if (w->thread == 0 && s->how->progress &&
+		if (w->is_caller && s->how->progress &&
 			!s->how->progress(s->how->ctx, atomic_load(&s->done), s->axis.len))
 			atomic_store(&s->rc, -ECANCELED);
 	}
@@ -158,33 +247,52 @@ static int worker_init(struct worker *w, struct search *s, uint64_t k, struct np
 
 	w->s = s;
 	w->gather_rows = GATHER_BYTES / (row_bytes ? row_bytes : 1) + 1;
+	if (w->gather_rows > GATHER_ROWS)
+		w->gather_rows = GATHER_ROWS;
 	w->gathered = malloc(w->gather_rows * row_bytes + 1);
 	if (!w->gathered)
 		return npk_fail(err, ENOMEM, "search: no memory");
-	return npki_topk_init(&w->topk, &s->q, k, ordered, err);
+	return npki_topk_init(&w->topk, &s->q, k, ordered, s->threads, err);
 }
 
-static unsigned thread_count(const struct search *s)
+static uint64_t cpu_count(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	uint64_t n = s->how->threads ? s->how->threads : cpus > 0 ? (uint64_t)cpus : 1;
-	uint64_t blocks = (s->axis.len + s->block - 1) / s->block;
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t ours;
+
+	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
+		return (uint64_t)CPU_COUNT(&ours);
+	return online > 0 ? (uint64_t)online : 1;
+}
+
+/* How many threads, and how many positions one takes at a time. */
+static void divide(struct search *s)
+{
+	uint64_t n = s->how->threads ? s->how->threads : cpu_count(), nq = s->q.nq, blocks;
+	uint64_t row_bytes = s->g->info.row_bytes ? s->g->info.row_bytes : 1;
+	uint64_t most = BLOCK_BYTES < BLOCK_WORK / nq ? BLOCK_BYTES : BLOCK_WORK / nq, least = BLOCK_LEAST / nq;
 
 	n = n < THREADS_MAX ? n : THREADS_MAX;
-	return (unsigned)(n < blocks ? n : blocks ? blocks : 1);
+	s->block = s->axis.len / (n * BLOCKS_EACH);
+	s->block = s->block > least / row_bytes ? s->block : least / row_bytes;
+	s->block = s->block < most / row_bytes ? s->block : most / row_bytes;
+	s->block += 256;
+	blocks = (s->axis.len + s->block - 1) / s->block;
+	s->threads = (unsigned)(n < blocks ? n : blocks ? blocks : 1);
 }
 
 /* The calling thread works too: it is worker 0. A thread that cannot start leaves its work to the others. */
 static int run(struct search *s, uint64_t k, struct npk_hits *out, struct npk_err *err)
 {
-	struct worker w[THREADS_MAX] = {0};
-	unsigned n = thread_count(s), ready = 0, running = 1;
-	int rc = 0;
+	struct worker *w = calloc(s->threads, sizeof(*w));
+	unsigned ready = 0, running = 1;
+	int rc = w ? 0 : npk_fail(err, ENOMEM, "search: no memory");
 
-	while (ready < n && rc == 0)
+	while (rc == 0 && ready < s->threads)
 		rc = worker_init(&w[ready++], s, k, err);
 	if (rc == 0) {
-		while (running < n && pthread_create(&w[running].thread, NULL, work, &w[running]) == 0)
+		w[0].is_caller = true;
+		while (running < s->threads && pthread_create(&w[running].thread, NULL, work, &w[running]) == 0)
 			running++;
 		work(&w[0]);
 		for (unsigned i = 1; i < running; i++) {
@@ -203,6 +311,7 @@ static int run(struct search *s, uint64_t k, struct npk_hits *out, struct npk_er
 		npki_topk_fini(&w[i].topk);
 		free(w[i].gathered);
 	}
+	free(w);
 	return rc;
 }
 
@@ -245,7 +354,6 @@ int npk_search(struct npk_gen *g, const struct npk_queries *q, const struct npk_
 	struct npk_err *err)
 {
 	struct search s = {.g = g, .how = how};
-	uint64_t row_bytes = g->info.row_bytes;
 	int rc;
 
 	if (how->k < 1)
@@ -254,12 +362,15 @@ int npk_search(struct npk_gen *g, const struct npk_queries *q, const struct npk_
 	if (rc == 0)
 		rc = npki_query_init(&s.q, q, how->metric, err);
 	if (rc == 0)
+		rc = npki_query_plan(&s.q, err);
+	if (rc == 0)
 		rc = bind_rows(&s, how->rows, err);
 	if (rc == 0)
 		rc = npk_gen_map(g, err);
-	s.block = BLOCK_BYTES / (row_bytes ? row_bytes : 1) + 256;
-	if (rc == 0)
+	if (rc == 0) {
+		divide(&s);
 		rc = run(&s, how->k < s.axis.len ? how->k : s.axis.len, out, err);
+	}
 	npki_axis_fini(&s.axis);
 	npki_query_fini(&s.q);
 	return rc;
@@ -361,7 +472,9 @@ int npk_topk_open(
 		return npk_fail(err, ENOMEM, "search: no memory");
 	rc = npki_query_init(&t->q, q, metric, err);
 	if (rc == 0)
-		rc = npki_topk_init(&t->topk, &t->q, k, false, err);
+		rc = npki_query_plan(&t->q, err);
+	if (rc == 0)
+		rc = npki_topk_init(&t->topk, &t->q, k, false, 1, err);
 	if (rc != 0)
 		npk_topk_close(t);
 	else

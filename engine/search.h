@@ -21,17 +21,20 @@ int npki_kernels(const struct npkv_ops **out, struct npk_err *err);
 /* `n` stored elements in the kernels' form. */
 void npki_convert(const struct npki_kind *k, const uint8_t *from, size_t n, void *out);
 
-/* Queries ready for the kernels, shared by all threads of a search. plan[1] is the narrow form, for data far from the
- * origin, where the bounds of plan[0] let too many rows through. */
+/* Queries ready for the kernels, shared by all threads of a search. plan[1], where there are two, is the narrow form: for
+ * data far from the origin, where the bounds of plan[0] let too many rows through. */
 struct npki_query {
 	struct npki_kind kind;
 	size_t nq, dim, row_bytes; /* row_bytes: of a row in the kernels' form */
 	uint8_t *vectors;          /* nq rows in the kernels' form; owned */
+	unsigned nplans;           /* 0 before npki_query_plan() */
 	struct npkv_plan plan[2];
 	void *pack[2]; /* owned */
 };
 
 int npki_query_init(struct npki_query *out, const struct npk_queries *q, enum npk_metric m, struct npk_err *err);
+/* What a scan needs, and npkv_pair() alone does not. */
+int npki_query_plan(struct npki_query *q, struct npk_err *err);
 void npki_query_fini(struct npki_query *q);
 
 /* The best rows so far of one thread: a heap of at most k for each query, the worst on top. */
@@ -42,6 +45,7 @@ struct npki_candidate {
 
 struct npki_list {
 	size_t n;
+	double limit; /* what the scans were told; NaN: every row is wanted */
 };
 
 struct npki_topk {
@@ -53,14 +57,17 @@ struct npki_topk {
 	struct npkv_hit *hits;
 	size_t hits_cap;
 	void *work[2];
-	unsigned plan;                     /* in use */
-	size_t step;                       /* rows of the next scan: doubles, since limits move between scans only */
-	uint64_t reported, accepted, seen; /* since the last look at them: hits, those that were good, pairs */
-	uint8_t *converted; /* room for a scan's rows in the kernels' form; NULL when rows need no conversion */
+	unsigned plan; /* in use */
+	size_t step;   /* rows of the next scan: doubles, since limits move between scans only */
+	uint64_t seen,
+		false_alarms; /* since the plan was judged: pairs, and those reported though worse than the limit */
+	uint8_t *converted;   /* room for rows in the kernels' form; NULL when rows need no conversion */
 	size_t converted_rows;
 };
 
-int npki_topk_init(struct npki_topk *t, const struct npki_query *q, size_t k, bool ordered, struct npk_err *err);
+/* `q` is borrowed and has plans. -E2BIG: `threads` of these would pass 2^40 bytes. */
+int npki_topk_init(
+	struct npki_topk *t, const struct npki_query *q, size_t k, bool ordered, unsigned threads, struct npk_err *err);
 void npki_topk_fini(struct npki_topk *t);
 
 /* Tells the number of the row at position `at` of a block, false when it does not count (it is deleted). */

@@ -9,8 +9,10 @@
 
 #define FIRST_STEP 64
 #define STEP_BYTES ((size_t)2 << 20)
+#define CONVERT_BYTES ((size_t)256 << 10) /* of converted rows at a time: they stay in the cache */
 #define HITS_MIN 4096
 #define PLAN_LOOK 65536 /* pairs after which the plan is judged */
+#define PLAN_SHARE 16   /* false alarms among them, one in so many, that make the narrow plan pay */
 #define SIZE_LIMIT ((size_t)1 << 40)
 
 static void *aligned(size_t bytes)
@@ -50,14 +52,15 @@ static bool has_nan(const struct npki_query *q)
 	return false;
 }
 
-static int plan(struct npki_query *q, struct npk_err *err)
+int npki_query_plan(struct npki_query *q, struct npk_err *err)
 {
 	const struct npki_kind *k = &q->kind;
 
 	if (npkv_plan_init(&q->plan[0], k->ops, k->metric, k->dtype, q->dim, q->nq) != 0 ||
 		npkv_plan_init_narrow(&q->plan[1], k->ops, k->metric, k->dtype, q->dim, q->nq) != 0)
 		return npk_fail(err, E2BIG, "search: %zu queries of %zu elements are too many", q->nq, q->dim);
-	for (int i = 0; i < 2; i++) {
+	q->nplans = k->dtype <= NPKV_F64 && q->plan[1].kind != q->plan[0].kind ? 2 : 1;
+	for (unsigned i = 0; i < q->nplans; i++) {
 		q->pack[i] = aligned(q->plan[i].pack_bytes);
 		if (!q->pack[i])
 			return npk_fail(err, ENOMEM, "search: no memory for the queries");
@@ -83,12 +86,12 @@ int npki_query_init(struct npki_query *out, const struct npk_queries *q, enum np
 	if (!r.vectors)
 		return npk_fail(err, ENOMEM, "search: no memory for the queries");
 	npki_convert(&r.kind, q->data, q->nq * r.dim, r.vectors);
-	rc = has_nan(&r) ? npk_fail(err, EINVAL, "search: a query has a NaN") : plan(&r, err);
-	if (rc != 0)
+	if (has_nan(&r)) {
 		npki_query_fini(&r);
-	else
-		*out = r;
-	return rc;
+		return npk_fail(err, EINVAL, "search: a query has a NaN");
+	}
+	*out = r;
+	return 0;
 }
 
 void npki_query_fini(struct npki_query *q)
@@ -152,35 +155,63 @@ static bool push(
 	return true;
 }
 
-int npki_topk_init(struct npki_topk *t, const struct npki_query *q, size_t k, bool ordered, struct npk_err *err)
+/* Bytes of a work area; false when they overflow. */
+static bool size_of(const struct npki_topk *t, size_t *items, size_t *bytes)
 {
-	size_t items, room = STEP_BYTES / (q->row_bytes ? q->row_bytes : 1) + FIRST_STEP;
-	bool ok = true;
+	const struct npki_query *q = t->q;
+	size_t lists, hits;
 
-	*t = (struct npki_topk){.q = q, .k = k, .ordered = ordered, .step = FIRST_STEP};
-	if (__builtin_mul_overflow(q->nq, k, &items) || items > SIZE_LIMIT / sizeof(struct npki_candidate))
-		return npk_fail(err, E2BIG, "search: %zu results for each of %zu queries are too many", k, q->nq);
-	t->hits_cap = q->plan[0].hits_min > q->plan[1].hits_min ? q->plan[0].hits_min : q->plan[1].hits_min;
-	if (t->hits_cap < HITS_MIN)
-		t->hits_cap = HITS_MIN;
-	t->list = calloc(q->nq, sizeof(*t->list));
+	if (__builtin_mul_overflow(q->nq, t->k, items) ||
+		__builtin_mul_overflow(*items, sizeof(struct npki_candidate), bytes) ||
+		__builtin_mul_overflow(q->nq, sizeof(struct npki_list), &lists) ||
+		__builtin_mul_overflow(t->hits_cap, sizeof(struct npkv_hit), &hits))
+		return false;
+	for (unsigned i = 0; i < q->nplans; i++)
+		if (__builtin_add_overflow(*bytes, q->plan[i].work_bytes, bytes))
+			return false;
+	return !__builtin_add_overflow(*bytes, lists, bytes) && !__builtin_add_overflow(*bytes, hits, bytes);
+}
+
+static bool allocate(struct npki_topk *t, size_t items)
+{
+	const struct npki_query *q = t->q;
+
+	t->list = malloc(q->nq * sizeof(*t->list));
 	t->item = malloc(items * sizeof(*t->item));
 	t->hits = malloc(t->hits_cap * sizeof(*t->hits));
-	for (int i = 0; i < 2; i++) {
+	if (q->kind.convert)
+		t->converted = aligned(t->converted_rows * q->row_bytes);
+	for (unsigned i = 0; i < q->nplans; i++) {
 		t->work[i] = aligned(q->plan[i].work_bytes);
-		if (t->work[i])
-			npkv_work_init(&q->plan[i], q->pack[i], t->work[i]);
-		ok &= t->work[i] != NULL;
+		if (!t->work[i])
+			return false;
 	}
-	if (q->kind.convert) {
-		t->converted_rows = room;
-		t->converted = aligned(room * q->row_bytes);
-		ok &= t->converted != NULL;
+	return t->list && t->item && t->hits && (t->converted || !q->kind.convert);
+}
+
+int npki_topk_init(
+	struct npki_topk *t, const struct npki_query *q, size_t k, bool ordered, unsigned threads, struct npk_err *err)
+{
+	size_t items, bytes;
+
+	*t = (struct npki_topk){.q = q, .k = k, .ordered = ordered, .step = FIRST_STEP, .hits_cap = HITS_MIN};
+	for (unsigned i = 0; i < q->nplans; i++)
+		if (t->hits_cap < q->plan[i].hits_min)
+			t->hits_cap = q->plan[i].hits_min;
+	t->converted_rows = CONVERT_BYTES / (q->row_bytes ? q->row_bytes : 1) + 1;
+	if (!size_of(t, &items, &bytes) || bytes > SIZE_LIMIT / threads) {
+		*t = (struct npki_topk){0};
+		return npk_fail(err, E2BIG, "search: %zu results for each of %zu queries are too many", k, q->nq);
 	}
-	if (ok && t->list && t->item && t->hits)
-		return 0;
-	npki_topk_fini(t);
-	return npk_fail(err, ENOMEM, "search: no memory for %zu results for each of %zu queries", k, q->nq);
+	if (!allocate(t, items)) {
+		npki_topk_fini(t);
+		return npk_fail(err, ENOMEM, "search: no memory for %zu results for each of %zu queries", k, q->nq);
+	}
+	for (size_t i = 0; i < q->nq; i++)
+		t->list[i] = (struct npki_list){0, (double)NAN};
+	for (unsigned i = 0; i < q->nplans; i++)
+		npkv_work_init(&q->plan[i], q->pack[i], t->work[i]);
+	return 0;
 }
 
 void npki_topk_fini(struct npki_topk *t)
@@ -197,24 +228,30 @@ void npki_topk_fini(struct npki_topk *t)
 /* Tells the kernels what a full list still wants. */
 static void set_limit(struct npki_topk *t, size_t query)
 {
-	const struct npki_list *l = &t->list[query];
+	struct npki_list *l = &t->list[query];
 
-	if (l->n == t->k)
-		npkv_limit(&t->q->plan[t->plan], t->q->pack[t->plan], t->work[t->plan], query,
-			t->item[query * t->k].score, !t->ordered);
+	if (l->n < t->k)
+		return;
+	l->limit = t->item[query * t->k].score;
+	npkv_limit(&t->q->plan[t->plan], t->q->pack[t->plan], t->work[t->plan], query, l->limit, !t->ordered);
 }
 
-/* When far more rows are reported than turn out good, the narrow plan pays. */
+/* When many rows are reported that are worse than the limit said, the narrow plan pays. */
 static void choose_plan(struct npki_topk *t)
 {
-	if (t->plan == 1 || t->seen < PLAN_LOOK || t->reported - t->accepted < t->seen / 25) {
-		if (t->seen >= PLAN_LOOK)
-			t->seen = t->reported = t->accepted = 0;
+	if (t->plan + 1 == t->q->nplans || t->seen < PLAN_LOOK)
 		return;
+	if (t->false_alarms >= t->seen / PLAN_SHARE) {
+		t->plan++;
+		for (size_t i = 0; i < t->q->nq; i++)
+			set_limit(t, i);
 	}
-	t->plan = 1;
-	for (size_t i = 0; i < t->q->nq; i++)
-		set_limit(t, i);
+	t->seen = t->false_alarms = 0;
+}
+
+static bool is_worse(const struct npki_topk *t, double score, double limit)
+{
+	return npkv_is_similarity(t->q->kind.metric) ? score < limit : score > limit;
 }
 
 /* Scores the rows that a scan reported. */
@@ -232,43 +269,47 @@ static void take_hits(
 			continue;
 		c.score = npkv_pair(q->kind.ops, q->kind.metric, q->kind.dtype, q->vectors + h.query * q->row_bytes,
 			rows + h.row * stride, q->dim);
-		if (push(t, &t->list[h.query], t->item + h.query * t->k, &c)) {
-			t->accepted++;
-			t->hits[changed++].query = h.query;
-		}
+		if (push(t, &t->list[h.query], t->item + h.query * t->k, &c))
+			t->hits[changed++].query = h.query; /* this far the hits are used up */
+		else
+			t->false_alarms += is_worse(t, c.score, t->list[h.query].limit);
 	}
 	for (size_t i = 0; i < changed; i++)
 		if (i == 0 || t->hits[i].query != t->hits[i - 1].query)
 			set_limit(t, t->hits[i].query);
 }
 
+/* Rows in the kernels' form; the first of them is at position `at` of the block. */
+static void scan(struct npki_topk *t, const uint8_t *rows, size_t stride, size_t nrows, uint64_t at,
+	npki_row_fn *row_of, void *ctx)
+{
+	size_t most = STEP_BYTES / (stride ? stride : 1) + FIRST_STEP, nhits, done;
+
+	for (; nrows > 0; nrows -= done, rows += done * stride, at += done) {
+		done = npkv_scan(&t->q->plan[t->plan], t->q->pack[t->plan], t->work[t->plan], rows, stride,
+			nrows < t->step ? nrows : t->step, t->hits, t->hits_cap, &nhits);
+		take_hits(t, nhits, rows, stride, at, row_of, ctx);
+		t->seen += done * t->q->nq;
+		choose_plan(t);
+		if (t->step < most)
+			t->step *= 2;
+	}
+}
+
 void npki_topk_feed(
 	struct npki_topk *t, const uint8_t *rows, size_t stride, size_t nrows, npki_row_fn *row_of, void *ctx)
 {
-	size_t most = STEP_BYTES / (stride ? stride : 1) + FIRST_STEP, at = 0;
+	const struct npki_query *q = t->q;
 
-	while (at < nrows) {
-		size_t n = nrows - at < t->step ? nrows - at : t->step, nhits, done;
-		const uint8_t *from = rows + at * stride;
-		size_t from_stride = stride;
-
-		if (t->converted) {
-			n = n < t->converted_rows ? n : t->converted_rows;
-			for (size_t i = 0; i < n; i++)
-				npki_convert(
-					&t->q->kind, from + i * stride, t->q->dim, t->converted + i * t->q->row_bytes);
-			from = t->converted;
-			from_stride = t->q->row_bytes;
-		}
-		done = npkv_scan(&t->q->plan[t->plan], t->q->pack[t->plan], t->work[t->plan], from, from_stride, n,
-			t->hits, t->hits_cap, &nhits);
-		t->seen += done * t->q->nq;
-		t->reported += nhits;
-		take_hits(t, nhits, from, from_stride, at, row_of, ctx);
-		choose_plan(t);
-		at += done;
-		if (t->step < most)
-			t->step *= 2;
+	if (!t->converted) {
+		scan(t, rows, stride, nrows, 0, row_of, ctx);
+		return;
+	}
+	for (size_t at = 0, n; at < nrows; at += n) {
+		n = nrows - at < t->converted_rows ? nrows - at : t->converted_rows;
+		for (size_t i = 0; i < n; i++)
+			npki_convert(&q->kind, rows + (at + i) * stride, q->dim, t->converted + i * q->row_bytes);
+		scan(t, t->converted, q->row_bytes, n, at, row_of, ctx);
 	}
 }
 
