@@ -13,10 +13,18 @@ static _Atomic int installed;
 static struct sigaction before;
 static _Thread_local sigjmp_buf *volatile resume; /* where this thread goes on, NULL outside npki_guarded() */
 
+/* Who calls this may have blocked the signal in spite of SA_NODEFER (ThreadSanitizer does), and the jump leaves it so:
+ * the next one would end the process. */
 static void on_sigbus(int sig, siginfo_t *si, void *uc)
 {
-	if (resume)
+	sigset_t again;
+
+	if (resume) {
+		sigemptyset(&again);
+		sigaddset(&again, sig);
+		pthread_sigmask(SIG_UNBLOCK, &again, NULL);
 		siglongjmp(*resume, 1);
+	}
 	if (before.sa_flags & SA_SIGINFO) {
 		before.sa_sigaction(sig, si, uc);
 	} else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
