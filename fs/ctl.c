@@ -196,12 +196,24 @@ static bool has_several(const struct npk_text *all)
 	return nl != NULL && nl + 1 < all->p + all->len;
 }
 
+/* What `all` has from byte `from` on is the line that is begun now. Takes the text over. Needs the lock. */
+static void keep_rest(struct conversation *c, struct npk_text *all, size_t from)
+{
+	npk_text_fini(&c->line);
+	if (from == all->len)
+		return;
+	memmove(all->p, all->p + from, all->len - from + 1); /* with the NUL behind it */
+	all->len -= from;
+	c->line = *all;
+	*all = (struct npk_text){0};
+}
+
 /* A failed write takes nothing: the line that was begun before stays as it was, so a client that sends the same bytes
  * again gets the same error again. After a failure in a later line the count stops before it. Needs the lock. */
 static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_t *taken, struct npk_err *err)
 {
 	struct npkfs_query q = {.s = c->h.s, .node = c->h.node, .who = w->who};
-	struct npk_text all = {0}, rest = {0};
+	struct npk_text all = {0};
 	size_t begun = c->line.len, done = 0;
 	int rc;
 
@@ -216,13 +228,10 @@ static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_
 		if (rc == 0)
 			rc = run_lines(c, &q, &all, &done, err);
 	}
-	if (rc == 0)
-		npk_text_add(&rest, all.p + done, all.len - done);
 	if (rc == 0 || done > begun) {
-		npk_text_fini(&c->line);
-		c->line = rest;
-		c->line_owner = w->owner;
 		*taken = rc == 0 ? w->len : done - begun;
+		keep_rest(c, &all, rc == 0 ? done : all.len);
+		c->line_owner = w->owner;
 		rc = 0;
 	}
 	npk_text_fini(&all);
@@ -321,6 +330,7 @@ static void close_conversation(struct npkfs_handle *handle)
 	struct conversation *c = (struct conversation *)handle;
 
 	drop_line(c, (struct npkfs_caller){.uid = 0});
+	npk_text_fini(&c->line);
 	put_reply(c->reply);
 	pthread_mutex_destroy(&c->lock);
 	free(c);

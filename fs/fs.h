@@ -70,11 +70,13 @@ struct npkfs_handle_ops {
 	void (*close)(struct npkfs_handle *h); /* frees it, not the node's reference */
 };
 
-/* The first member of every kind of handle. */
+/* The first member of every kind of handle. A READ holds a reference until its reply is sent: the kernel may release the
+ * file as soon as it has the bytes. */
 struct npkfs_handle {
 	const struct npkfs_handle_ops *ops;
 	struct npkfs_session *s;
 	struct npkfs_node *node; /* a reference of the handle's own */
+	_Atomic unsigned refs;   /* set by op_open() */
 };
 
 struct npkfs_open {

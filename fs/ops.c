@@ -259,11 +259,13 @@ static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
 	return (struct npkfs_handle *)(uintptr_t)fi->fh;
 }
 
-static void close_handle(struct npkfs_handle *h)
+static void put_handle(struct npkfs_handle *h)
 {
 	struct npkfs_session *s = h->s;
 	struct npkfs_node *node = h->node;
 
+	if (atomic_fetch_sub(&h->refs, 1) != 1)
+		return;
 	h->ops->close(h);
 	npkfs_node_put(&s->inodes, node);
 	NPKFS_ADD(s->stats.handles, -1);
@@ -284,13 +286,14 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fail(&r, r.node, NULL, rc);
 	} else {
 		h->node = npkfs_node_ref(&r.s->inodes, r.node);
+		atomic_init(&h->refs, 1);
 		NPKFS_COUNT(r.s->stats.handles);
 		fi->fh = (uintptr_t)h;
 		fi->direct_io = o.direct_io;
 		fi->keep_cache = o.keep_cache;
 		fi->noflush = h->ops->flush == NULL;
 		if (fuse_reply_open(req, fi) != 0)
-			close_handle(h);
+			put_handle(h);
 	}
 	end(&r);
 }
@@ -301,7 +304,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	(void)ino;
 	begin(&r, req, NPKFS_OP_RELEASE);
-	close_handle(handle_of(fi));
+	put_handle(handle_of(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -313,8 +316,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* After the reply the handle may be gone, so the node is found anew for the message. */
-static void reply_out(struct request *r, fuse_ino_t ino, const struct npkfs_out *out)
+static void reply_out(struct request *r, const struct npkfs_node *node, const struct npkfs_out *out)
 {
 	int rc = out->n > 1 ? fuse_reply_iov(r->req, out->iov, out->n)
 			    : fuse_reply_buf(r->req, out->n ? out->iov[0].iov_base : NULL, out->len);
@@ -322,9 +324,7 @@ static void reply_out(struct request *r, fuse_ino_t ino, const struct npkfs_out 
 	if (rc == 0 || !npkfs_channel_faulted())
 		return;
 	NPKFS_COUNT(r->s->stats.errors[r->op]);
-	r->node = npkfs_node_by_id(&r->s->inodes, ino);
-	note(r, r->node, NULL, npk_fail(&r->err, EIO, "a data file was cut short while it was read"));
-	end(r);
+	note(r, node, NULL, npk_fail(&r->err, EIO, "a data file was cut short while it was read"));
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -335,15 +335,18 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	struct request r;
 	int rc;
 
+	(void)ino;
 	begin(&r, req, NPKFS_OP_READ);
+	atomic_fetch_add(&h->refs, 1);
 	rc = npkfs_out_init(&out, &r.err);
 	if (rc == 0)
 		rc = h->ops->read(h, (uint64_t)off, size < NPKFS_READ_MAX ? size : NPKFS_READ_MAX, &out, &r.err);
 	if (rc != 0)
 		fail(&r, h->node, NULL, rc);
 	else
-		reply_out(&r, ino, &out);
+		reply_out(&r, h->node, &out);
 	npkfs_out_done(&out);
+	put_handle(h);
 	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
 }
 
