@@ -26,19 +26,21 @@ def drop(store, first, end):
     from numpack import NumPack
 
     with NumPack(store) as npk:
-        npk.drop("images", list(range(int(first), int(end))))
+        for name in ("images", "labels"):
+            npk.drop(name, list(range(int(first), int(end))))
 
 
 def wait(mountpoint, rows):
-    """Until a new open shows so many rows; one that never comes ends the demo with an error."""
+    """Until new opens show so many rows; rows that never come end the demo with an error."""
     import time
 
     deadline = time.monotonic() + 60
-    while (got := len(np.load(mountpoint + "/images.npy", mmap_mode="r"))) != int(rows):
-        if time.monotonic() > deadline:
-            sys.exit(f"images.npy has {got} rows, not {rows}")
-        time.sleep(0.05)
-    print(f"images.npy: {got} rows")
+    for name in ("images.npy", "labels.npy"):
+        while (got := len(np.load(f"{mountpoint}/{name}"))) != int(rows):
+            if time.monotonic() > deadline:
+                sys.exit(f"{name} has {got} rows, not {rows}")
+            time.sleep(0.05)
+        print(f"{name}: {got} rows")
 
 
 {"show": show, "drop": drop, "wait": wait}[sys.argv[1]](*sys.argv[2:])
