@@ -216,6 +216,37 @@ def test_an_independent_writer(watch, mount, tmp_path):
             shows(m, "a", specs["a"].logical())
 
 
+@WATCHES
+@pytest.mark.parametrize("held", [True, False], ids=["mapped", "not open"])
+def test_between_data_and_metadata(watch, held, mount, tmp_path):
+    """The library compacts in steps: new data, no bitmap, and only when it closes the metadata. For as long as they disagree
+    the mount goes on showing the rows of before, also to new opens and when nobody has the array open."""
+    x = np.arange(3000).reshape(1000, 3)
+    drop = list(range(0, 1000, 4))
+    store, specs = write_store(tmp_path / "s.npk", {"x": Spec(x, deleted=drop, mtime_us=10**15), "y": np.arange(3)})
+    want = specs["x"].logical()
+    with mount(store, f"watch={watch}") as m:
+        same(m.load("x"), want)
+        old = np.load(m.array("x"), mmap_mode="r") if held else None
+        (store / "data_x.npkd.tmp").write_bytes(want.tobytes())
+        (store / "data_x.npkd.tmp").rename(store / "data_x.npkd")
+        (store / "deleted_x.npkb").unlink()
+        # Long enough for the mount to have looked several times; another array tells that it did.
+        write_store(tmp_path / "other", {"x": Spec(x, write_data=False, mtime_us=10**15), "y": np.arange(3), "z": np.arange(4)})
+        (tmp_path / "other" / "data_z.npkd").rename(store / "data_z.npkd")
+        (tmp_path / "other" / "metadata.npkm").rename(store / "metadata.npkm")      # x's entry as it was, 1000 rows
+        shows(m, "z", np.arange(4))
+        for _ in range(50):
+            same(m.load("x"), want)
+            assert (m.control("x") / "shape").read_text() == "750 3\n"
+            assert m.array("x").stat().st_size == 128 + want.nbytes
+        del old
+        write_store(tmp_path / "other", {"x": Spec(want, write_data=False), "y": np.arange(3), "z": np.arange(4)})
+        (tmp_path / "other" / "metadata.npkm").rename(store / "metadata.npkm")
+        wait_for("the new state is taken over", lambda: (m.control("x") / "deleted").read_text() == "0\n")
+        same(m.load("x"), want)
+
+
 READER = """
 import io, mmap, os, sys
 import numpy as np
