@@ -13,6 +13,7 @@ import pathlib
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -174,6 +175,8 @@ def main():
     parser.add_argument("-k", dest="expression", help="as pytest's")
     parser.add_argument("paths", nargs="*", help="files or directories with Python tests")
     args = parser.parse_args()
+    # A shell starts background jobs with SIGINT ignored, and that would be inherited by every program under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     run = Run(args.build.resolve())
     if not args.expression and not args.paths:
