@@ -35,7 +35,7 @@ struct npkfs_session {
 	pthread_mutex_t export_lock;
 	struct npkfs_export *export; /* the latest one; export_lock */
 
-	_Atomic unsigned events;   /* bits of session.c's enum event */
+	_Atomic unsigned events;   /* bits of serve.c's enum event */
 	_Atomic int error;         /* what ended the request loop, 0 or negative */
 	_Atomic unsigned nworkers; /* that still run */
 	_Atomic bool stopping;     /* npkfs_session_stop() was called */

@@ -5,83 +5,12 @@
 #include "ops.h"
 #include "channel.h"
 #include "dir.h"
-#include "log.h"
-#include "names.h"
 #include "out.h"
+#include "request.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
-#include <unistd.h>
-
-struct request {
-	fuse_req_t req;
-	struct npkfs_session *s;
-	struct npkfs_node *node; /* a reference, or NULL */
-	enum npkfs_op op;
-	struct npkfs_caller who;
-	struct npk_err err;
-};
-
-static void begin(struct request *r, fuse_req_t req, enum npkfs_op op)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-
-	r->req = req;
-	r->s = fuse_req_userdata(req);
-	r->node = NULL;
-	r->op = op;
-	r->who = (struct npkfs_caller){.uid = ctx->uid, .pid = ctx->pid};
-	r->err.code = 0;
-	r->err.msg[0] = '\0';
-	NPKFS_COUNT(r->s->stats.ops[op]);
-}
-
-/* The same with the node; false: there is none, and the request is answered. */
-static bool begin_node(struct request *r, fuse_req_t req, enum npkfs_op op, fuse_ino_t ino)
-{
-	begin(r, req, op);
-	r->node = npkfs_node_by_id(&r->s->inodes, ino);
-	if (r->node != NULL)
-		return true;
-	NPKFS_COUNT(r->s->stats.errors[op]);
-	fuse_reply_err(req, ESTALE);
-	return false;
-}
-
-static void end(struct request *r)
-{
-	npkfs_node_put(&r->s->inodes, r->node);
-}
-
-/* What has a message goes to last_error and the log. ESTALE makes the kernel try again, nobody has seen it yet. */
-static void note(struct request *r, const struct npkfs_node *node, const char *name, int rc)
-{
-	struct npk_text path = {0};
-
-	if (r->err.code == 0)
-		return;
-	npkfs_make_printable(r->err.msg);
-	if (node != NULL)
-		node->type->path(node, &path);
-	if (name != NULL)
-		npk_text_printf(&path, "%s%s", path.len ? "/" : "", name);
-	if (rc != -ESTALE)
-		npkfs_lasterr_add(&r->s->lasterr, r->who.uid, r->who.pid, -rc, path.p ? path.p : "", r->err.msg);
-	npkfs_log(rc == -EIO || rc == -EUCLEAN || rc == -ESTALE ? NPKFS_WARN : NPKFS_DEBUG, "%s %s: %s: %s",
-		npkfs_op_name(r->op), path.p ? path.p : "", strerror(-rc), r->err.msg);
-	npk_text_fini(&path);
-}
-
-/* Answers with the error `rc` (negative). `name` is the child that was asked for, or NULL. */
-static void fail(struct request *r, const struct npkfs_node *node, const char *name, int rc)
-{
-	NPKFS_COUNT(r->s->stats.errors[r->op]);
-	note(r, node, name, rc);
-	fuse_reply_err(r->req, -rc);
-}
 
 /* --- the session ------------------------------------------------------------------------------------------------------- */
 
@@ -93,7 +22,7 @@ static void op_init(void *session, struct fuse_conn_info *conn)
 	/* Pages go when the notify thread says so, not whenever a size or a time changes. */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
 	conn->want |= conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
-	npkfs_channel_init_reply((conn->capable & FUSE_CAP_PARALLEL_DIROPS) != 0, npkfs_request_ready, session);
+	npkfs_channel_init_reply((conn->capable & FUSE_CAP_PARALLEL_DIROPS) != 0, npkfs_serve_ready, session);
 }
 
 /* --- names and attributes ---------------------------------------------------------------------------------------------- */
@@ -102,21 +31,21 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param e;
 	struct npkfs_node *child = NULL;
-	struct request r;
+	struct npkfs_request r;
 	int rc;
 
-	if (!begin_node(&r, req, NPKFS_OP_LOOKUP, parent))
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_LOOKUP, parent))
 		return;
 	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &child, &r.err) : -ENOTDIR;
 	if (rc != 0) {
-		fail(&r, r.node, name, rc);
+		npkfs_request_fail(&r, r.node, name, rc);
 	} else {
 		npkfs_entry_fill(r.s, child, &e);
 		if (fuse_reply_entry(req, &e) != 0)
 			npkfs_node_forget(&r.s->inodes, e.ino, 1);
 		npkfs_node_put(&r.s->inodes, child);
 	}
-	end(&r);
+	npkfs_request_end(&r);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -138,281 +67,15 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
-static void reply_attr(struct request *r)
-{
-	struct stat st;
-
-	npkfs_stat(r->s, r->node, &st);
-	fuse_reply_attr(r->req, &st, npkfs_attr_timeout(r->s, r->node));
-}
-
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct request r;
+	struct npkfs_request r;
 
 	(void)fi;
-	if (!begin_node(&r, req, NPKFS_OP_GETATTR, ino))
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_GETATTR, ino))
 		return;
-	reply_attr(&r);
-	end(&r);
-}
-
-/* --- what a read-only mount refuses ------------------------------------------------------------------------------------- */
-
-static void refuse(fuse_req_t req, fuse_ino_t ino, const char *name, const char *what)
-{
-	struct request r;
-
-	if (!begin_node(&r, req, NPKFS_OP_CHANGE, ino))
-		return;
-	fail(&r, r.node, name, npk_fail(&r.err, EROFS, "%s: this mount is read-only", what));
-	end(&r);
-}
-
-/* Truncating a conversation, as `>` does, is accepted and means nothing. */
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
-{
-	const int times = FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME;
-	struct request r;
-
-	(void)attr;
-	(void)fi;
-	if (!begin_node(&r, req, NPKFS_OP_CHANGE, ino))
-		return;
-	if (r.node->type->conversation && (to_set & FUSE_SET_ATTR_SIZE) && !(to_set & ~(FUSE_SET_ATTR_SIZE | times)))
-		reply_attr(&r);
-	else
-		fail(&r, r.node, NULL, npk_fail(&r.err, EROFS, "changing attributes: this mount is read-only"));
-	end(&r);
-}
-
-static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
-{
-	(void)mode;
-	(void)rdev;
-	refuse(req, parent, name, "mknod");
-}
-
-static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-	(void)mode;
-	refuse(req, parent, name, "mkdir");
-}
-
-static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	refuse(req, parent, name, "unlink");
-}
-
-static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	refuse(req, parent, name, "rmdir");
-}
-
-static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
-{
-	(void)link;
-	refuse(req, parent, name, "symlink");
-}
-
-static void op_rename(
-	fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags)
-{
-	(void)newparent;
-	(void)newname;
-	(void)flags;
-	refuse(req, parent, name, "rename");
-}
-
-static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
-{
-	(void)ino;
-	refuse(req, newparent, newname, "link");
-}
-
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
-{
-	(void)mode;
-	(void)fi;
-	refuse(req, parent, name, "create");
-}
-
-static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
-{
-	(void)name;
-	(void)value;
-	(void)size;
-	(void)flags;
-	refuse(req, ino, NULL, "setxattr");
-}
-
-static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
-{
-	(void)name;
-	refuse(req, ino, NULL, "removexattr");
-}
-
-/* --- files -------------------------------------------------------------------------------------------------------------- */
-
-static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
-{
-	return (struct npkfs_handle *)(uintptr_t)fi->fh;
-}
-
-static void put_handle(struct npkfs_handle *h)
-{
-	struct npkfs_session *s = h->s;
-	struct npkfs_node *node = h->node;
-
-	if (atomic_fetch_sub(&h->refs, 1) != 1)
-		return;
-	h->ops->close(h);
-	npkfs_node_put(&s->inodes, node);
-	NPKFS_ADD(s->stats.handles, -1);
-}
-
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct npkfs_open o = {.flags = fi->flags};
-	struct npkfs_handle *h;
-	struct request r;
-	int rc;
-
-	if (!begin_node(&r, req, NPKFS_OP_OPEN, ino))
-		return;
-	o.who = r.who;
-	rc = r.node->type->open ? r.node->type->open(r.s, r.node, &o, &h, &r.err) : -EISDIR;
-	if (rc != 0) {
-		fail(&r, r.node, NULL, rc);
-	} else {
-		h->node = npkfs_node_ref(&r.s->inodes, r.node);
-		atomic_init(&h->refs, 1);
-		NPKFS_COUNT(r.s->stats.handles);
-		fi->fh = (uintptr_t)h;
-		fi->direct_io = o.direct_io;
-		fi->keep_cache = o.keep_cache;
-		fi->noflush = h->ops->flush == NULL;
-		if (fuse_reply_open(req, fi) != 0)
-			put_handle(h);
-	}
-	end(&r);
-}
-
-static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct request r;
-
-	(void)ino;
-	begin(&r, req, NPKFS_OP_RELEASE);
-	put_handle(handle_of(fi));
-	fuse_reply_err(req, 0);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static void reply_out(struct request *r, const struct npkfs_node *node, const struct npkfs_out *out)
-{
-	int rc = out->n > 1 ? fuse_reply_iov(r->req, out->iov, out->n)
-			    : fuse_reply_buf(r->req, out->n ? out->iov[0].iov_base : NULL, out->len);
-
-	if (rc == 0 || !npkfs_channel_faulted())
-		return;
-	NPKFS_COUNT(r->s->stats.errors[r->op]);
-	note(r, node, NULL, npk_fail(&r->err, EIO, "a data file was cut short while it was read"));
-}
-
-static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
-{
-	struct npkfs_handle *h = handle_of(fi);
-	uint64_t start = now_ns();
-	struct npkfs_out out;
-	struct request r;
-	int rc;
-
-	(void)ino;
-	begin(&r, req, NPKFS_OP_READ);
-	atomic_fetch_add(&h->refs, 1);
-	rc = npkfs_out_init(&out, &r.err);
-	if (rc == 0)
-		rc = h->ops->read(h, (uint64_t)off, size < NPKFS_READ_MAX ? size : NPKFS_READ_MAX, &out, &r.err);
-	if (rc != 0)
-		fail(&r, h->node, NULL, rc);
-	else
-		reply_out(&r, h->node, &out);
-	npkfs_out_done(&out);
-	put_handle(h);
-	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
-}
-
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
-{
-	struct npkfs_write w = {.buf = buf, .len = size, .off = (uint64_t)off, .owner = fi->lock_owner};
-	struct npkfs_handle *h = handle_of(fi);
-	struct request r;
-	size_t taken = 0;
-	int rc = -EBADF;
-
-	(void)ino;
-	begin(&r, req, NPKFS_OP_WRITE);
-	w.who = r.who;
-	if (h->ops->write != NULL)
-		rc = h->ops->write(h, &w, &taken, &r.err);
-	if (rc != 0) {
-		fail(&r, h->node, NULL, rc);
-		return;
-	}
-	NPKFS_ADD(r.s->stats.written_bytes, taken);
-	fuse_reply_write(req, taken);
-}
-
-static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct npkfs_handle *h = handle_of(fi);
-	struct request r;
-	int rc = 0;
-
-	(void)ino;
-	begin(&r, req, NPKFS_OP_FLUSH);
-	if (h->ops->flush != NULL)
-		rc = h->ops->flush(h, fi->lock_owner, r.who, &r.err);
-	if (rc != 0)
-		fail(&r, h->node, NULL, rc);
-	else
-		fuse_reply_err(req, 0);
-}
-
-/* There is nothing to make durable, and a program that asks need not fail. */
-static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
-{
-	(void)ino;
-	(void)datasync;
-	(void)fi;
-	fuse_reply_err(req, 0);
-}
-
-/* No file has holes. */
-static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
-{
-	struct request r;
-	struct stat st;
-
-	(void)fi;
-	if (!begin_node(&r, req, NPKFS_OP_LSEEK, ino))
-		return;
-	npkfs_stat(r.s, r.node, &st);
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		fail(&r, r.node, NULL, -EINVAL);
-	else if (off < 0 || off >= st.st_size)
-		fail(&r, r.node, NULL, -ENXIO);
-	else
-		fuse_reply_lseek(req, whence == SEEK_DATA ? off : st.st_size);
-	end(&r);
+	npkfs_request_reply_attr(&r);
+	npkfs_request_end(&r);
 }
 
 /* --- directories --------------------------------------------------------------------------------------------------------- */
@@ -426,14 +89,14 @@ static struct npkfs_dir *dir_of(const struct fuse_file_info *fi)
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct npkfs_dir *d;
-	struct request r;
+	struct npkfs_request r;
 	int rc;
 
-	if (!begin_node(&r, req, NPKFS_OP_OPENDIR, ino))
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_OPENDIR, ino))
 		return;
 	rc = r.node->type->lookup ? npkfs_dir_open(r.s, r.node, &d, &r.err) : -ENOTDIR;
 	if (rc != 0) {
-		fail(&r, r.node, NULL, rc);
+		npkfs_request_fail(&r, r.node, NULL, rc);
 	} else {
 		NPKFS_COUNT(r.s->stats.directories);
 		fi->fh = (uintptr_t)d;
@@ -444,18 +107,18 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 			npkfs_dir_close(d);
 		}
 	}
-	end(&r);
+	npkfs_request_end(&r);
 }
 
 static void read_dir(
 	fuse_req_t req, enum npkfs_op op, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct npkfs_out out;
-	struct request r;
+	struct npkfs_request r;
 	size_t used = 0;
 	int rc;
 
-	if (!begin_node(&r, req, op, ino))
+	if (!npkfs_request_begin_node(&r, req, op, ino))
 		return;
 	rc = npkfs_out_init(&out, &r.err);
 	if (size > NPKFS_READ_MAX)
@@ -466,10 +129,10 @@ static void read_dir(
 	if (rc == 0 && ino == NPKFS_ROOT_ID && npkfs_dir_finished(dir_of(fi)) != 0)
 		atomic_store(&r.s->listed_epoch, npkfs_dir_finished(dir_of(fi)));
 	if (rc != 0)
-		fail(&r, r.node, NULL, rc);
+		npkfs_request_fail(&r, r.node, NULL, rc);
 	else
 		fuse_reply_buf(req, out.room, used);
-	end(&r);
+	npkfs_request_end(&r);
 }
 
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -484,10 +147,10 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct request r;
+	struct npkfs_request r;
 
 	(void)ino;
-	begin(&r, req, NPKFS_OP_RELEASEDIR);
+	npkfs_request_begin(&r, req, NPKFS_OP_RELEASEDIR);
 	npkfs_dir_close(dir_of(fi));
 	NPKFS_ADD(r.s->stats.directories, -1);
 	fuse_reply_err(req, 0);
@@ -499,12 +162,13 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct npk_store_info info;
 	struct statvfs st;
-	struct request r;
+	struct npkfs_request r;
 
 	(void)ino;
-	begin(&r, req, NPKFS_OP_STATFS);
+	npkfs_request_begin(&r, req, NPKFS_OP_STATFS);
 	if (fstatvfs(npk_store_dirfd(r.s->store), &st) != 0) {
-		fail(&r, NULL, NULL, npk_fail(&r.err, errno, "%s: %s", npk_store_path(r.s->store), strerror(errno)));
+		npkfs_request_fail(
+			&r, NULL, NULL, npk_fail(&r.err, errno, "%s: %s", npk_store_path(r.s->store), strerror(errno)));
 		return;
 	}
 	npk_store_info(r.s->store, &info);
@@ -514,7 +178,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	fuse_reply_statfs(req, &st);
 }
 
-static void reply_value(struct request *r, const struct npk_text *value, size_t size)
+static void reply_value(struct npkfs_request *r, const struct npk_text *value, size_t size)
 {
 	if (size == 0)
 		fuse_reply_xattr(r->req, value->len);
@@ -527,28 +191,28 @@ static void reply_value(struct request *r, const struct npk_text *value, size_t 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct npk_text value = {0};
-	struct request r;
+	struct npkfs_request r;
 	int rc;
 
-	if (!begin_node(&r, req, NPKFS_OP_GETXATTR, ino))
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_GETXATTR, ino))
 		return;
 	rc = npkfs_xattr(r.s, r.node, name, &value, &r.err);
 	if (rc != 0)
-		fail(&r, r.node, NULL, rc);
+		npkfs_request_fail(&r, r.node, NULL, rc);
 	else
 		reply_value(&r, &value, size);
 	npk_text_fini(&value);
-	end(&r);
+	npkfs_request_end(&r);
 }
 
 /* Attributes are read by name; listing them would make cp -a and rsync -X copy them. */
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	const struct npk_text none = {0};
-	struct request r;
+	struct npkfs_request r;
 
 	(void)ino;
-	begin(&r, req, NPKFS_OP_LISTXATTR);
+	npkfs_request_begin(&r, req, NPKFS_OP_LISTXATTR);
 	reply_value(&r, &none, size);
 }
 
@@ -559,30 +223,30 @@ const struct fuse_lowlevel_ops npkfs_ops = {
 	.forget = op_forget,
 	.forget_multi = op_forget_multi,
 	.getattr = op_getattr,
-	.setattr = op_setattr,
-	.mknod = op_mknod,
-	.mkdir = op_mkdir,
-	.unlink = op_unlink,
-	.rmdir = op_rmdir,
-	.symlink = op_symlink,
-	.rename = op_rename,
-	.link = op_link,
-	.create = op_create,
-	.open = op_open,
-	.read = op_read,
-	.write = op_write,
-	.flush = op_flush,
-	.release = op_release,
-	.fsync = op_fsync,
+	.setattr = npkfs_op_setattr,
+	.mknod = npkfs_op_mknod,
+	.mkdir = npkfs_op_mkdir,
+	.unlink = npkfs_op_unlink,
+	.rmdir = npkfs_op_rmdir,
+	.symlink = npkfs_op_symlink,
+	.rename = npkfs_op_rename,
+	.link = npkfs_op_link,
+	.create = npkfs_op_create,
+	.open = npkfs_op_open,
+	.read = npkfs_op_read,
+	.write = npkfs_op_write,
+	.flush = npkfs_op_flush,
+	.release = npkfs_op_release,
+	.fsync = npkfs_op_fsync,
 	.opendir = op_opendir,
 	.readdir = op_readdir,
 	.readdirplus = op_readdirplus,
 	.releasedir = op_releasedir,
-	.fsyncdir = op_fsync,
+	.fsyncdir = npkfs_op_fsync,
 	.statfs = op_statfs,
-	.setxattr = op_setxattr,
+	.setxattr = npkfs_op_setxattr,
 	.getxattr = op_getxattr,
 	.listxattr = op_listxattr,
-	.removexattr = op_removexattr,
-	.lseek = op_lseek,
+	.removexattr = npkfs_op_removexattr,
+	.lseek = npkfs_op_lseek,
 };

@@ -1,0 +1,253 @@
+/* serve.c - runs a mount until it goes.
+ *
+ * Threads: `threads` workers read and answer requests; one sends notifications (inval.c); one watches the store (watch.c);
+ * the thread that called serve controls them: it alone starts, stops and joins. Others tell it by events, which a signal
+ * handler may do. Teardown joins the notify thread while workers still run, because a notification may wait for them. */
+#include "log.h"
+#include "ops.h"
+#include "out.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define FUSE_MAGIC 0x65735546
+#define WAKE_SIGNAL SIGURG /* ends a worker's read(2); ignored by default, so nobody is killed by it */
+
+enum event {
+	EVENT_READY = 1, /* the kernel has the reply to INIT */
+	EVENT_ENDED = 2, /* a worker found the connection closed */
+	EVENT_STOP = 4,  /* asked to unmount */
+	EVENT_KILL = 8,  /* asked again: do not wait for those who still use the mount */
+};
+
+extern char **environ;
+
+/* --- events ------------------------------------------------------------------------------------------------------------ */
+
+/* Async-signal-safe. The eventfd's counter cannot overflow: the reader empties it. */
+static void raise_event(struct npkfs_session *s, unsigned event)
+{
+	const uint64_t one = 1;
+	int saved = errno;
+
+	atomic_fetch_or(&s->events, event);
+	while (write(s->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	errno = saved;
+}
+
+/* Waits for events, at most `ms` (-1: for ever), and takes them. */
+static unsigned take_events(struct npkfs_session *s, int ms)
+{
+	struct pollfd fd = {.fd = s->event_fd, .events = POLLIN};
+	uint64_t count;
+
+	if (poll(&fd, 1, ms) > 0 && read(s->event_fd, &count, sizeof(count)) < 0 && errno != EINTR && errno != EAGAIN)
+		npkfs_log(NPKFS_ERROR, "eventfd: %s", strerror(errno));
+	return atomic_exchange(&s->events, 0);
+}
+
+void npkfs_serve_ready(void *session)
+{
+	raise_event(session, EVENT_READY);
+}
+
+void npkfs_session_stop(struct npkfs_session *s)
+{
+	raise_event(s, atomic_exchange(&s->stopping, true) ? EVENT_KILL : EVENT_STOP);
+}
+
+/* --- threads ------------------------------------------------------------------------------------------------------------ */
+
+struct threads {
+	pthread_t *workers, watch;
+	unsigned nworkers;
+	bool watching;
+};
+
+/* libfuse's own multi-threaded loop ends its threads by cancelling them and starts them by need; ours are few and stay. */
+static void *worker_main(void *session)
+{
+	struct npkfs_session *s = session;
+	struct fuse_buf buf = {0};
+	int n = 0, none = 0;
+
+	while (!fuse_session_exited(s->fuse)) {
+		n = fuse_session_receive_buf(s->fuse, &buf);
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		if (n <= 0)
+			break;
+		fuse_session_process_buf(s->fuse, &buf);
+	}
+	if (n < 0 && n != -EINTR && n != -EAGAIN)
+		atomic_compare_exchange_strong(&s->error, &none, n);
+	fuse_session_exit(s->fuse);
+	free(buf.mem);
+	npkfs_out_thread_fini();
+	atomic_fetch_sub(&s->nworkers, 1);
+	raise_event(s, EVENT_ENDED);
+	return NULL;
+}
+
+static void on_wake(int sig)
+{
+	(void)sig;
+}
+
+/* All signals but those of faults and WAKE_SIGNAL are left to the thread that waits for them. */
+static int start_threads(struct npkfs_session *s, struct threads *t, struct npk_err *err)
+{
+	const struct sigaction wake = {.sa_handler = on_wake}; /* without SA_RESTART */
+	sigset_t mask, old;
+	int rc = 0;
+
+	sigaction(WAKE_SIGNAL, &wake, NULL);
+	sigfillset(&mask);
+	sigdelset(&mask, SIGBUS);
+	sigdelset(&mask, SIGSEGV);
+	sigdelset(&mask, SIGFPE);
+	sigdelset(&mask, SIGILL);
+	sigdelset(&mask, SIGABRT);
+	sigdelset(&mask, WAKE_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &mask, &old);
+	rc = npkfs_inval_start(&s->inval, err);
+	while (rc == 0 && t->nworkers < s->config->threads) {
+		atomic_fetch_add(&s->nworkers, 1);
+		rc = -pthread_create(&t->workers[t->nworkers], NULL, worker_main, s);
+		if (rc == 0)
+			t->nworkers++;
+		else
+			atomic_fetch_sub(&s->nworkers, 1);
+	}
+	if (rc == 0 && npkfs_watch_wanted(s)) {
+		rc = -pthread_create(&t->watch, NULL, npkfs_watch_main, s);
+		t->watching = rc == 0;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return rc == 0 || (err != NULL && err->code != 0) ? rc
+							  : npk_fail(err, -rc, "starting threads: %s", strerror(-rc));
+}
+
+/* A worker may be about to read(2) when the signal comes, hence again and again. */
+static void join_workers(struct npkfs_session *s, struct threads *t)
+{
+	fuse_session_exit(s->fuse);
+	while (atomic_load(&s->nworkers) > 0) {
+		for (unsigned i = 0; i < t->nworkers; i++)
+			pthread_kill(t->workers[i], WAKE_SIGNAL);
+		take_events(s, 10);
+	}
+	for (unsigned i = 0; i < t->nworkers; i++)
+		pthread_join(t->workers[i], NULL);
+}
+
+static void stop_threads(struct npkfs_session *s, struct threads *t)
+{
+	const uint64_t one = 1;
+
+	if (t->watching && write(s->quit_fd, &one, sizeof(one)) == sizeof(one))
+		pthread_join(t->watch, NULL);
+	npkfs_inval_stop(&s->inval);
+	join_workers(s, t);
+}
+
+/* --- the end of a mount -------------------------------------------------------------------------------------------------- */
+
+static void run_fusermount(struct npkfs_session *s)
+{
+	char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", s->config->mountpoint, NULL};
+	pid_t pid;
+	int rc = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), status;
+
+	if (rc == 0)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	if (rc != 0)
+		npkfs_log(NPKFS_ERROR, "unmounting %s: fusermount3: %s", s->config->mountpoint, strerror(rc));
+	else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		npkfs_log(NPKFS_ERROR, "unmounting %s: fusermount3 failed", s->config->mountpoint);
+}
+
+/* Takes the mount out of the tree. Those who use it go on; the connection ends with the last of them. */
+static void detach(struct npkfs_session *s)
+{
+	if (!s->mounted)
+		return;
+	if (umount2(s->config->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
+		run_fusermount(s);
+	s->mounted = false;
+}
+
+/* --- serving ------------------------------------------------------------------------------------------------------------- */
+
+/* The read-ahead of the mount, as an administrator may set it; needs the right to write to sysfs. */
+static void set_read_ahead(struct npkfs_session *s)
+{
+	char path[80];
+	struct statfs fs;
+	struct stat st;
+	FILE *f;
+
+	if (s->config->read_ahead_kb == 0)
+		return;
+	if (stat(s->config->mountpoint, &st) != 0 || statfs(s->config->mountpoint, &fs) != 0 || fs.f_type != FUSE_MAGIC)
+		return; /* unmounted again already */
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev), minor(st.st_dev));
+	f = fopen(path, "we");
+	if (f == NULL || fprintf(f, "%u\n", s->config->read_ahead_kb) < 0 || fflush(f) != 0)
+		npkfs_log(NPKFS_WARN, "read_ahead_kb: %s: %s", path, strerror(errno));
+	if (f != NULL)
+		fclose(f);
+}
+
+static void log_start(struct npkfs_session *s)
+{
+	struct npk_store_info info;
+
+	npk_store_info(s->store, &info);
+	npkfs_log(NPKFS_INFO, "%s: %llu arrays, read-only, at %s", s->config->store, (unsigned long long)info.narrays,
+		s->config->mountpoint);
+}
+
+int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void *ctx, struct npk_err *err)
+{
+	struct threads t = {.nworkers = 0};
+	unsigned events = 0;
+	int rc;
+
+	if (err != NULL)
+		err->code = 0;
+	t.workers = calloc(s->config->threads, sizeof(*t.workers));
+	if (t.workers == NULL)
+		return npk_fail(err, ENOMEM, "no memory for threads");
+	log_start(s);
+	rc = start_threads(s, &t, err);
+	while (rc == 0 && !(events & (EVENT_ENDED | EVENT_KILL))) {
+		events = take_events(s, -1);
+		if (events & EVENT_READY) {
+			set_read_ahead(s);
+			if (ready != NULL)
+				ready(ctx);
+		}
+		if (events & (EVENT_STOP | EVENT_KILL))
+			detach(s);
+	}
+	stop_threads(s, &t);
+	free(t.workers);
+	if (rc == 0 && atomic_load(&s->error) != 0)
+		rc = npk_fail(err, -atomic_load(&s->error), "the connection to the kernel: %s",
+			strerror(-atomic_load(&s->error)));
+	npkfs_log(NPKFS_INFO, "%s: unmounted", s->config->mountpoint);
+	return rc;
+}
