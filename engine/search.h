@@ -46,6 +46,7 @@ struct npki_candidate {
 struct npki_list {
 	size_t n;
 	double limit; /* what the scans were told; NaN: every row is wanted */
+	bool changed; /* since then */
 };
 
 struct npki_topk {

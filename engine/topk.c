@@ -208,7 +208,7 @@ int npki_topk_init(
 		return npk_fail(err, ENOMEM, "search: no memory for %zu results for each of %zu queries", k, q->nq);
 	}
 	for (size_t i = 0; i < q->nq; i++)
-		t->list[i] = (struct npki_list){0, (double)NAN};
+		t->list[i] = (struct npki_list){.limit = (double)NAN};
 	for (unsigned i = 0; i < q->nplans; i++)
 		npkv_work_init(&q->plan[i], q->pack[i], t->work[i]);
 	return 0;
@@ -260,6 +260,7 @@ static void take_hits(
 {
 	const struct npki_query *q = t->q;
 	struct npki_candidate c;
+	struct npki_list *l;
 	size_t changed = 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -269,14 +270,18 @@ static void take_hits(
 			continue;
 		c.score = npkv_pair(q->kind.ops, q->kind.metric, q->kind.dtype, q->vectors + h.query * q->row_bytes,
 			rows + h.row * stride, q->dim);
-		if (push(t, &t->list[h.query], t->item + h.query * t->k, &c))
+		l = &t->list[h.query];
+		if (!push(t, l, t->item + h.query * t->k, &c)) {
+			t->false_alarms += is_worse(t, c.score, l->limit);
+		} else if (!l->changed) {
+			l->changed = true;
 			t->hits[changed++].query = h.query; /* this far the hits are used up */
-		else
-			t->false_alarms += is_worse(t, c.score, t->list[h.query].limit);
+		}
 	}
-	for (size_t i = 0; i < changed; i++)
-		if (i == 0 || t->hits[i].query != t->hits[i - 1].query)
-			set_limit(t, t->hits[i].query);
+	for (size_t i = 0; i < changed; i++) {
+		set_limit(t, t->hits[i].query);
+		t->list[t->hits[i].query].changed = false;
+	}
 }
 
 /* Rows in the kernels' form; the first of them is at position `at` of the block. */
