@@ -6,6 +6,7 @@
 #include "ops.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,11 +137,20 @@ int npkfs_session_open(
 	return 0;
 }
 
+/* libfuse unmounts by path, unless the connection is closed already. After we detached the mount, another one may be at that
+ * path: then it must not. */
+static bool may_unmount(const struct npkfs_session *s)
+{
+	struct pollfd fd = {.fd = s->fuse != NULL ? fuse_session_fd(s->fuse) : -1};
+
+	return s->mounted || (poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR));
+}
+
 void npkfs_session_close(struct npkfs_session *s)
 {
 	if (s == NULL)
 		return;
-	if (s->mounted)
+	if (may_unmount(s))
 		fuse_session_unmount(s->fuse);
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
