@@ -1,6 +1,7 @@
 """The fixtures; what they are made of is in harness.py."""
 
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -43,9 +44,15 @@ def golden_mount(tmp_path_factory, watchdog):
     """golden_mount("dtypes.npk"): a mount of a copy of that store that all tests share. What it was must stay so."""
     base = tmp_path_factory.mktemp("golden")
     mounter = Mounter(base / "mounts", watchdog, life=3600)
-    open_mounts, failed = {}, {}
+    open_mounts, failed, trouble = {}, {}, []
 
     def get(name):
+        if name in open_mounts and open_mounts[name][0].process.poll() is not None:
+            # Told once, at the end; the tests that follow are about something else and get a new mount.
+            dead, _ = open_mounts.pop(name)
+            trouble.append(f"{name}: the daemon died with status {dead.process.returncode}:\n{dead.log_text()}")
+            mounter.kill(dead)
+            shutil.rmtree(dead.store)
         if name in failed:
             raise AssertionError(f"{name} could not be mounted before: {failed[name]}")
         if name not in open_mounts:
@@ -58,7 +65,6 @@ def golden_mount(tmp_path_factory, watchdog):
         return open_mounts[name][0]
 
     yield get
-    trouble = []
     for name, (m, before) in open_mounts.items():
         try:
             mounter.stop(m)
