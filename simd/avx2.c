@@ -83,7 +83,6 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define SUB(a, b) _mm256_sub_ps(a, b)
 #define FOLD4 fold4_f32
-#define AHEAD(p) ((void)0)
 #include "one.inc"
 
 #define NAME(f) f##_f16
@@ -98,7 +97,6 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define SUB(a, b) _mm256_sub_ps(a, b)
 #define FOLD4 fold4_f32
-#define AHEAD(p) ((void)0)
 #include "one.inc"
 
 #define NAME(f) f##_f64
@@ -113,7 +111,6 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define SUB(a, b) _mm256_sub_pd(a, b)
 #define FOLD4 fold4_f64
-#define AHEAD(p) ((void)0)
 #include "one.inc"
 
 #define NAME(f) f##_i8
@@ -127,7 +124,6 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define LOADN(p, n) _mm256_cvtepi8_epi16(loadn_bytes(p, n))
 #define FMA(a, b, c) _mm256_add_epi32(_mm256_madd_epi16(a, b), c)
 #define FOLD4 fold4_i32
-#define AHEAD(p) ((void)0)
 #include "one.inc"
 
 #define NAME(f) f##_u8
@@ -141,11 +137,11 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define LOADN(p, n) _mm256_cvtepu8_epi16(loadn_bytes(p, n))
 #define FMA(a, b, c) _mm256_add_epi32(_mm256_madd_epi16(a, b), c)
 #define FOLD4 fold4_i32
-#define AHEAD(p) ((void)0)
 #include "one.inc"
 
 enum { ROWS = 6 };
-#define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
+#define EACH_BASE(X) X(x0, 0) X(x3, 3)
+#define EACH_ROW(X) X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2)
 #define LANES 8
 
 #define VQ __m256
@@ -363,7 +359,7 @@ void npkv_init_avx2(struct npkv_ops *o)
 	o->entropy = entropy;
 	o->norms = norms;
 	o->sift_rows = sift_rows;
-	o->sift_queries = sift_queries;
+	o->sift_tile = sift_tile;
 }
 #else
 typedef int npkv_nothing_here;

@@ -5,8 +5,6 @@
 
 #include "level.h"
 
-enum { PREFETCH_BYTES = 2048 };
-
 static inline __mmask16 first16(size_t n)
 {
 	return (__mmask16)((1u << n) - 1);
@@ -80,7 +78,6 @@ static inline __m256i load_32(const void *p)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define SUB(a, b) _mm512_sub_ps(a, b)
 #define FOLD4 fold4_f32
-#define AHEAD(p) _mm_prefetch((p) + PREFETCH_BYTES, _MM_HINT_T0)
 #include "one.inc"
 
 #define NAME(f) f##_f16
@@ -95,7 +92,6 @@ static inline __m256i load_32(const void *p)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define SUB(a, b) _mm512_sub_ps(a, b)
 #define FOLD4 fold4_f32
-#define AHEAD(p) _mm_prefetch((p) + PREFETCH_BYTES, _MM_HINT_T0)
 #include "one.inc"
 
 #define NAME(f) f##_f64
@@ -110,7 +106,6 @@ static inline __m256i load_32(const void *p)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define SUB(a, b) _mm512_sub_pd(a, b)
 #define FOLD4 fold4_f64
-#define AHEAD(p) _mm_prefetch((p) + PREFETCH_BYTES, _MM_HINT_T0)
 #include "one.inc"
 
 #define NAME(f) f##_i8
@@ -124,7 +119,6 @@ static inline __m256i load_32(const void *p)
 #define LOADN(p, n) _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(first32(n), p))
 #define FMA(a, b, c) _mm512_add_epi32(_mm512_madd_epi16(a, b), c)
 #define FOLD4 fold4_i32
-#define AHEAD(p) _mm_prefetch((p) + PREFETCH_BYTES, _MM_HINT_T0)
 #include "one.inc"
 
 #define NAME(f) f##_u8
@@ -138,11 +132,14 @@ static inline __m256i load_32(const void *p)
 #define LOADN(p, n) _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(first32(n), p))
 #define FMA(a, b, c) _mm512_add_epi32(_mm512_madd_epi16(a, b), c)
 #define FOLD4 fold4_i32
-#define AHEAD(p) _mm_prefetch((p) + PREFETCH_BYTES, _MM_HINT_T0)
 #include "one.inc"
 
 enum { ROWS = 14 };
-#define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13)
+#define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9) X(x12, 12)
+#define EACH_ROW(X) \
+	X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) \
+	X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1) X(11, x9, 2) \
+	X(12, x12, 0) X(13, x12, 1)
 #define LANES 16
 
 #define VQ __m512
@@ -332,7 +329,7 @@ void npkv_init_avx512(struct npkv_ops *o)
 	o->entropy = entropy;
 	o->norms = norms;
 	o->sift_rows = sift_rows;
-	o->sift_queries = sift_queries;
+	o->sift_tile = sift_tile;
 }
 #else
 typedef int npkv_nothing_here;

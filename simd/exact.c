@@ -103,20 +103,21 @@ static void block_terms(double (*term)(double, double), const double *q, const d
 static void widen(const struct npkv_ops *o, enum npkv_dtype t, const char *src, size_t n, double *dst)
 {
 	float f[BLOCK];
+	size_t k = 0;
 
-	switch (t) {
-	case NPKV_F16:
-		o->f16_to_f32(src, n, f);
-		break;
-	case NPKV_F32:
-		memcpy(f, src, n * sizeof(f[0]));
-		break;
-	default:
+	if (t == NPKV_F64) {
 		memcpy(dst, src, n * sizeof(dst[0]));
 		return;
 	}
-	for (size_t i = 0; i < n; i++)
-		dst[i] = (double)f[i];
+	if (t == NPKV_F16)
+		o->f16_to_f32(src, n, f);
+	else
+		memcpy(f, src, n * sizeof(f[0]));
+	for (; k + LANES <= n; k += LANES)
+		for (size_t i = 0; i < LANES; i++)
+			dst[k + i] = (double)f[k + i];
+	for (; k < n; k++)
+		dst[k] = (double)f[k];
 }
 
 static double cosine(double qx, double qq, double xx)

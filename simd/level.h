@@ -22,10 +22,19 @@ void npkv_init_dotprod(struct npkv_ops *o);
 void npkv_init_armcrc(struct npkv_ops *o);
 void npkv_init_sve(struct npkv_ops *o);
 
-/* The address of row i, where rows past the end repeat the last one: blocks of four need no special end. */
+/* The address of row i, where rows past the end repeat the last one: groups of four need no special end. */
 static inline const char *row_at(const void *rows, size_t stride, size_t i, size_t nrows)
 {
 	return (const char *)rows + stride * (i < nrows ? i : nrows - 1);
+}
+
+/* Results of four rows that lie `part` rows apart. */
+static inline void put4(float *to, size_t part, const float *v)
+{
+	to[0] = v[0];
+	to[part] = v[1];
+	to[2 * part] = v[2];
+	to[3 * part] = v[3];
 }
 
 static inline int32_t load_i32(const void *p)

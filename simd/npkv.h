@@ -98,11 +98,12 @@ struct npkv_ops {
 
 	/* nx = xx, or its square root, and NaN where xx is not in [lo, hi]; returns how many those are. */
 	size_t (*norms)(const float *xx, size_t n, float lo, float hi, bool root, float *nx);
-	/* Hits are the places where nx * u - c <= w. Lanes are rows of one query, or queries of one row. */
-	size_t (*sift_rows)(const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base,
-			    struct npkv_hit *out);
-	size_t (*sift_queries)(const float *c, float nx, size_t n, const float *u, const float *w,
-			       struct npkv_hit base, struct npkv_hit *out);
+	/* Hits are the places where nx * u - c <= w, for one query and n rows, or for a tile of nrows x width of which
+	 * `lanes` queries count. out has room for all places; returns the end of what was written. */
+	struct npkv_hit *(*sift_rows)(const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base,
+				      struct npkv_hit *out);
+	struct npkv_hit *(*sift_tile)(const float *c, const float *nx, size_t nrows, size_t width, size_t lanes,
+				      const float *u, const float *w, struct npkv_hit base, struct npkv_hit *out);
 
 	uint32_t (*crc32c)(uint32_t crc, const void *buf, size_t len);
 };

@@ -124,8 +124,8 @@ static unsigned group_of(const struct npkv_plan *p)
 		n = ((size_t)96 << 10) / bytes / p->tile[0].rows;
 		return (unsigned)(n < 1 ? 1 : n > 8 ? 8 : n) * p->tile[0].rows;
 	}
-	n = ((size_t)16 << 10) / bytes / 16 * 16;
-	return (unsigned)(n < 16 ? 16 : n > 256 ? 256 : n);
+	n = ((size_t)128 << 10) / bytes / 16 * 16;      /* four streams of some pages each */
+	return (unsigned)(n < 16 ? 16 : n > 1024 ? 1024 : n);
 }
 
 static void set_bounds(struct npkv_plan *p)

@@ -3,6 +3,7 @@
 SIMD_FLAGS := -ffp-contract=off -fno-math-errno
 
 $(B)/simd/%.o $(B)/simd/%.pic.o: ARCH_FLAGS = $(SIMD_FLAGS)
+$(B)/simd/exact.o $(B)/simd/exact.pic.o: ARCH_FLAGS = $(SIMD_FLAGS) -O3
 $(B)/simd/scalar.o $(B)/simd/scalar.pic.o: ARCH_FLAGS = $(SIMD_FLAGS) -fno-tree-vectorize
 $(B)/simd/crc_x86.o $(B)/simd/crc_x86.pic.o: ARCH_FLAGS = $(SIMD_FLAGS) -msse4.2
 $(B)/simd/avx2.o $(B)/simd/avx2.pic.o: ARCH_FLAGS = $(SIMD_FLAGS) -mavx2 -mfma -mf16c

@@ -259,26 +259,23 @@ static size_t norms(const float *xx, size_t n, float lo, float hi, bool root, fl
 	return strange;
 }
 
-static size_t sift_rows(const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base,
-			struct npkv_hit *out)
+static struct npkv_hit *sift_rows(const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base,
+				  struct npkv_hit *out)
 {
-	struct npkv_hit *from = out;
-
 	for (size_t i = 0; i < n; i++)
 		if (nx[i] * u - c[i] <= w)
 			*out++ = (struct npkv_hit){ base.row + (uint32_t)i, base.query };
-	return (size_t)(out - from);
+	return out;
 }
 
-static size_t sift_queries(const float *c, float nx, size_t n, const float *u, const float *w, struct npkv_hit base,
-			   struct npkv_hit *out)
+static struct npkv_hit *sift_tile(const float *c, const float *nx, size_t nrows, size_t width, size_t lanes,
+				  const float *u, const float *w, struct npkv_hit base, struct npkv_hit *out)
 {
-	struct npkv_hit *from = out;
-
-	for (size_t i = 0; i < n; i++)
-		if (nx * u[i] - c[i] <= w[i])
-			*out++ = (struct npkv_hit){ base.row, base.query + (uint32_t)i };
-	return (size_t)(out - from);
+	for (size_t r = 0; r < nrows; r++)
+		for (size_t i = 0; i < lanes; i++)
+			if (nx[r] * u[i] - c[r * width + i] <= w[i])
+				*out++ = (struct npkv_hit){ base.row + (uint32_t)r, base.query + (uint32_t)i };
+	return out;
 }
 
 /* Four bits at a time: 64 bytes of table, and a journal on a CPU without the instruction is rare. */
@@ -318,6 +315,6 @@ const struct npkv_ops npkv_scalar = {
 	.entropy = entropy,
 	.norms = norms,
 	.sift_rows = sift_rows,
-	.sift_queries = sift_queries,
+	.sift_tile = sift_tile,
 	.crc32c = crc32c,
 };

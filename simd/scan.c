@@ -17,6 +17,7 @@ struct group {                          /* the rows in hand */
 	size_t raw_stride, stride;
 	size_t n, first;
 	size_t strange;                 /* rows whose nx is NaN */
+	const char *ahead, *ahead_end;  /* what of the next group is not fetched yet */
 };
 
 static void fill_row(const struct npkv_plan *p, const char *raw, char *to)
@@ -132,37 +133,30 @@ static struct npkv_hit *push_strange(const struct scan *s, const struct group *g
 	return out;
 }
 
-static struct npkv_hit *sift_tile(const struct scan *s, const struct group *g, size_t row, size_t n, size_t query,
-				  size_t width, struct npkv_hit *out)
+/* Fetches a share of the next group's bytes while the tiles compute, instead of all at once when they are needed. */
+static void fetch_ahead(struct group *g, size_t bytes)
 {
-	const struct npkv_plan *p = s->p;
-	size_t lanes = p->nq - query < width ? p->nq - query : width;
-
-	for (size_t r = 0; r < n; r++) {
-		struct npkv_hit base = { (uint32_t)(g->first + row + r), (uint32_t)query };
-
-		out += p->ops->sift_queries(s->c + r * width, s->nx[row + r], lanes, s->u + query, s->w + query, base,
-					    out);
-	}
-	return out;
+	for (; bytes > 0 && g->ahead < g->ahead_end; g->ahead += 64, bytes -= bytes < 64 ? bytes : 64)
+		__builtin_prefetch(g->ahead, 0, 2);
 }
 
 /* Whole tiles, then what is left: in a panel the tile may read rows of an earlier group, which nobody looks at; rows
  * in place must not be passed, so there it works on one row, repeated by a stride of 0. */
-static struct npkv_hit *scan_tile(const struct scan *s, const struct group *g, const struct npkv_tile *t,
-				  const char *qtile, size_t query, struct npkv_hit *out)
+static struct npkv_hit *scan_tile(const struct scan *s, struct group *g, const struct npkv_tile *t, const char *qtile,
+				  size_t query, struct npkv_hit *out)
 {
-	size_t i = 0;
+	const struct npkv_plan *p = s->p;
+	size_t lanes = p->nq - query < t->width ? p->nq - query : t->width;
+	size_t share = g->n * g->raw_stride / (p->nwide + p->nnarrow) * t->rows / g->n;
 
-	for (; i < g->n && (g->n - i >= t->rows || npkv_panelled(s->p)); i += t->rows) {
-		size_t n = g->n - i < t->rows ? g->n - i : t->rows;
+	for (size_t i = 0, n; i < g->n; i += n) {
+		bool whole = g->n - i >= t->rows || npkv_panelled(p);
+		struct npkv_hit base = { (uint32_t)(g->first + i), (uint32_t)query };
 
-		t->run(qtile, g->rows + i * g->stride, g->stride, s->p->nsteps, s->c);
-		out = sift_tile(s, g, i, n, query, t->width, out);
-	}
-	for (; i < g->n; i++) {
-		t->run(qtile, g->rows + i * g->stride, 0, s->p->nsteps, s->c);
-		out = sift_tile(s, g, i, 1, query, t->width, out);
+		n = !whole ? 1 : g->n - i < t->rows ? g->n - i : t->rows;
+		fetch_ahead(g, share);
+		t->run(qtile, g->rows + i * g->stride, whole ? g->stride : 0, p->nsteps, s->c);
+		out = p->ops->sift_tile(s->c, s->nx + i, n, t->width, lanes, s->u + query, s->w + query, base, out);
 	}
 	return out;
 }
@@ -184,7 +178,7 @@ static struct npkv_hit *scan_singles(const struct scan *s, struct group *g, size
 			finish_rows(s, g);
 			measured = p->kind != KIND_DIFF && p->kind != KIND_XOR;
 		}
-		out += p->ops->sift_rows(s->c, s->nx, g->n, s->u[query], s->w[query], base, out);
+		out = p->ops->sift_rows(s->c, s->nx, g->n, s->u[query], s->w[query], base, out);
 		if (g->strange)
 			out = push_strange(s, g, query, 1, out);
 	}
@@ -252,6 +246,8 @@ size_t npkv_scan(const struct npkv_plan *p, const void *pack, void *work, const 
 		g.n = nrows - done < p->group ? nrows - done : p->group;
 		g.first = done;
 		g.strange = 0;
+		g.ahead = g.raw + g.n * stride;
+		g.ahead_end = g.ahead + (nrows - done - g.n < p->group ? nrows - done - g.n : p->group) * stride;
 		out = p->kind == KIND_EXACT ? scan_exact(&s, &g, out) : scan_group(&s, &g, out);
 		done += g.n;
 	}
