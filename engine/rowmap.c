@@ -15,12 +15,17 @@
 #ifndef CLONES
 #define CLONES
 #endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_FAST
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
-#define SAMPLE_ROWS 32768u
+#define SAMPLE_ROWS 8192u
+#define DEAD (~(uint64_t)0)
+#define BATCH 64 /* rows that select_many() takes through its steps together */
 
 /* Never freed, never written: every chunk without a deleted slot. */
-static struct npki_chunk full_chunk;
+static struct npki_chunk full_chunk __attribute__((aligned(64)));
 
 __attribute__((constructor)) static void full_chunk_init(void)
 {
@@ -36,51 +41,90 @@ INLINE unsigned ones(uint64_t w)
 	return (unsigned)__builtin_popcountll(w);
 }
 
-/* The position of one number `r` (from 0) of a word that has more than r ones: byte sums by multiplication, then the
- * byte, then its bits. */
-INLINE unsigned select_word(uint64_t w, unsigned r)
+/* select() must not guess: where a row lies is random, and one mispredicted branch costs as much as all the rest. So
+ * every step counts how many candidates come before the one wanted instead of looking for it, in loops of fixed length
+ * that compilers unroll. `fast` says that the code is for a CPU with BMI2. */
+
+typedef int16_t lanes __attribute__((vector_size(16), may_alias));
+typedef uint64_t quads __attribute__((vector_size(16)));
+
+#define BYTES 0x0101010101010101u
+#define TOPS 0x8080808080808080u
+
+/* How many of the 8 bytes of `sums`, each at most 64, are <= r, which is at most 63. */
+INLINE unsigned count_le(uint64_t sums, unsigned r)
 {
-	uint64_t s = w - ((w >> 1) & 0x5555555555555555u), sums;
+	return (unsigned)(((((r * BYTES | TOPS) - sums) & TOPS) >> 7) * BYTES >> 56);
+}
+
+/* The position of one number `r` (from 0) of a word that has more than r ones: the byte from the sums of ones up to each
+ * byte, then the bit from the sums up to each bit of it. */
+INLINE unsigned select_word(uint64_t w, unsigned r, bool fast)
+{
+	uint64_t s = w - ((w >> 1) & 0x5555555555555555u), bits;
 	unsigned at;
 
+#ifdef HAVE_FAST
+	if (fast) { /* moves bit r to where w has its one number r */
+		__asm__("pdepq %2, %1, %0" : "=r"(bits) : "r"((uint64_t)1 << r), "rm"(w));
+		return (unsigned)__builtin_ctzll(bits);
+	}
+#endif
+	(void)fast;
 	s = (s & 0x3333333333333333u) + ((s >> 2) & 0x3333333333333333u);
-	s = (s + (s >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
-	sums = s * 0x0101010101010101u; /* byte i: ones in bytes 0..i */
-	/* Bytes whose sum is <= r come before the one wanted; sums are at most 64, r at most 63. */
-	at = (unsigned)((((((r * 0x0101010101010101u) | 0x8080808080808080u) - sums) & 0x8080808080808080u) >> 7) *
-				0x0101010101010101u >>
-			56) *
-	     8;
-	r -= (unsigned)((sums << 8 >> at) & 0xFF);
-	for (w >>= at; r > 0; r--)
-		w &= w - 1;
-	return at + (unsigned)__builtin_ctzll(w);
+	s = ((s + (s >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * BYTES; /* byte i: ones in bytes 0..i */
+	at = 8 * count_le(s, r);
+	r -= (unsigned)(s << 8 >> at & 0xFF);
+	bits = (w >> at & 0xFF) * BYTES & 0x8040201008040201u; /* byte i: not 0 when bit i is set */
+	bits = ((bits + (TOPS - BYTES)) | bits) >> 7 & BYTES;
+	return at + count_le(bits * BYTES, r);
 }
 
-/* The bit number `r` within a chunk; `flip` all ones looks for dead slots. */
-INLINE unsigned select_chunk(const struct npki_chunk *c, unsigned r, uint64_t flip)
+/* The last block before which at most `r` bits of the chunk are counted; `flip` all ones counts dead slots. All counts
+ * are below 2^15, and a comparison of lanes gives -1 where it holds. */
+INLINE unsigned find_block(const struct npki_chunk *c, unsigned r, uint64_t flip)
 {
-	unsigned b = 0, k, w;
+	const lanes *before = (const lanes *)c->before;
+	lanes sum = {0}, wanted = sum + (int16_t)r;
+	quads q;
 
-	for (unsigned half = NPKI_CHUNK_BLOCKS / 2; half > 0; half /= 2) {
-		unsigned before = flip ? 512 * (b + half) - c->before[b + half] : c->before[b + half];
+#pragma GCC unroll 8
+	for (unsigned i = 0; i < NPKI_CHUNK_BLOCKS / 8; i++) {
+		lanes counted = before[i];
 
-		b += before <= r ? half : 0;
+		if (flip)
+			counted = (lanes){0, 512, 1024, 1536, 2048, 2560, 3072, 3584} + (int16_t)(4096 * i) - counted;
+		sum -= counted <= wanted;
 	}
-	r -= flip ? 512 * b - c->before[b] : c->before[b];
-	for (w = 8 * b;; w++) {
-		k = ones(c->word[w] ^ flip);
-		if (r < k)
-			return 64 * w + select_word(c->word[w] ^ flip, r);
-		r -= k;
-	}
+	q = (quads)sum;
+	return (unsigned)((q[0] + q[1]) * 0x0001000100010001u >> 48) - 1;
 }
 
-/* The last chunk with rank[] <= row; the sample brackets it. */
+/* The bit number `r` of a chunk, which is known to lie in block `b`. */
+INLINE unsigned select_block(const struct npki_chunk *c, unsigned b, unsigned r, uint64_t flip, bool fast)
+{
+	const uint64_t *word = c->word + 8 * b;
+	unsigned w = 0, sum = 0, base = 0;
+
+	r -= flip ? 512 * b - c->before[b] : c->before[b];
+#pragma GCC unroll 7
+	for (unsigned i = 0; i < 7; i++) {
+		sum += ones(word[i] ^ flip);
+		w += sum <= r;
+		base = sum <= r ? sum : base;
+	}
+	return 512 * b + 64 * w + select_word(word[w] ^ flip, r - base, fast);
+}
+
+/* The last chunk with rank[] <= row. While a quarter of the slots is live, a sample is at most one chunk away. */
 INLINE size_t find_chunk(const struct npki_rowmap *m, uint64_t row)
 {
-	size_t lo = m->sample[row / SAMPLE_ROWS], hi = m->sample[row / SAMPLE_ROWS + 1] + 1, mid;
+	size_t lo = m->sample[row / SAMPLE_ROWS], hi, mid;
 
+	lo += m->rank[lo + 1] <= row;
+	if (__builtin_expect(m->rank[lo + 1] > row, 1))
+		return lo;
+	hi = m->sample[row / SAMPLE_ROWS + 1] + 1;
 	while (hi - lo > 1) {
 		mid = lo + (hi - lo) / 2;
 		if (m->rank[mid] <= row)
@@ -91,24 +135,64 @@ INLINE size_t find_chunk(const struct npki_rowmap *m, uint64_t row)
 	return lo;
 }
 
-INLINE uint64_t select_live(const struct npki_rowmap *m, uint64_t row)
+/* Each step leaves the memory of the next one on its way for all rows of the batch. */
+INLINE void select_steps(const struct npki_rowmap *m, uint64_t *rows, size_t n, bool fast)
 {
-	size_t c = find_chunk(m, row);
-	const struct npki_chunk *k = m->chunk[c];
-	uint64_t r = row - m->rank[c];
+	const struct npki_chunk *chunk[BATCH];
+	uint32_t r[BATCH], block[BATCH];
 
-	return (uint64_t)c * NPKI_CHUNK_BITS + (k == &full_chunk ? r : select_chunk(k, (unsigned)r, 0));
-}
+	for (size_t i = 0; i < n; i++) {
+		size_t c = find_chunk(m, rows[i]);
 
-CLONES uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row)
-{
-	return select_live(m, row);
-}
-
-CLONES void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n)
-{
+		chunk[i] = m->chunk[c];
+		r[i] = (uint32_t)(rows[i] - m->rank[c]);
+		rows[i] = (uint64_t)c * NPKI_CHUNK_BITS;
+		__builtin_prefetch(&chunk[i]->before[0]);
+		__builtin_prefetch(&chunk[i]->before[NPKI_CHUNK_BLOCKS / 2]);
+	}
+	for (size_t i = 0; i < n; i++) {
+		block[i] = find_block(chunk[i], r[i], 0);
+		__builtin_prefetch(&chunk[i]->word[8 * block[i]]);
+	}
 	for (size_t i = 0; i < n; i++)
-		rows[i] = select_live(m, rows[i]);
+		rows[i] += select_block(chunk[i], block[i], r[i], 0, fast);
+}
+
+CLONES static void select_any_cpu(const struct npki_rowmap *m, uint64_t *rows, size_t n)
+{
+	select_steps(m, rows, n, false);
+}
+
+static void (*select_batch)(const struct npki_rowmap *m, uint64_t *rows, size_t n) = select_any_cpu; /* n <= BATCH */
+
+#ifdef HAVE_FAST
+__attribute__((target("popcnt,bmi,bmi2"))) static void select_fast(
+	const struct npki_rowmap *m, uint64_t *rows, size_t n)
+{
+	select_steps(m, rows, n, true);
+}
+
+/* On the first two Zen, pdep is a loop in microcode. */
+__attribute__((constructor)) static void select_init(void)
+{
+	__builtin_cpu_init();
+	if (__builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") && !__builtin_cpu_is("znver1") &&
+		!__builtin_cpu_is("znver2"))
+		select_batch = select_fast;
+}
+#endif
+
+uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row)
+{
+	select_batch(m, &row, 1);
+	return row;
+}
+
+void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n)
+{
+	for (; n > BATCH; rows += BATCH, n -= BATCH)
+		select_batch(m, rows, BATCH);
+	select_batch(m, rows, n);
 }
 
 CLONES uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i)
@@ -123,7 +207,8 @@ CLONES uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i)
 			hi = mid;
 	}
 	i -= (uint64_t)lo * NPKI_CHUNK_BITS - m->rank[lo];
-	return (uint64_t)lo * NPKI_CHUNK_BITS + select_chunk(m->chunk[lo], (unsigned)i, ~(uint64_t)0);
+	return (uint64_t)lo * NPKI_CHUNK_BITS +
+	       select_block(m->chunk[lo], find_block(m->chunk[lo], (unsigned)i, DEAD), (unsigned)i, DEAD, false);
 }
 
 CLONES uint64_t npki_rowmap_rank(const struct npki_rowmap *m, uint64_t slot)
@@ -180,6 +265,22 @@ bool npki_rowmap_run(const struct npki_rowmap *m, uint64_t *slot, uint64_t want,
 	*slot = first;
 	*len = find_bit(m, first, end, false) - first;
 	return true;
+}
+
+void npki_rowmap_list(const struct npki_rowmap *m, uint64_t slot, uint64_t *out, size_t n)
+{
+	uint64_t at = slot / 64, w;
+
+	for (uint64_t skip = ~(uint64_t)0 << slot % 64;; skip = ~(uint64_t)0, at++) {
+		w = m->chunk[at / NPKI_CHUNK_WORDS]->word[at % NPKI_CHUNK_WORDS] & skip;
+		for (; w; w &= w - 1) {
+			if (n-- == 0)
+				return;
+			*out++ = 64 * at + (unsigned)__builtin_ctzll(w);
+		}
+		if (n == 0)
+			return;
+	}
 }
 
 /* Zeroes the bits from nslots on and counts; returns the chunk to keep. */

@@ -127,25 +127,6 @@ static inline void copy_row(uint8_t *out, const uint8_t *from, size_t len)
 	memcpy(out + len - 16, from + len - 16, 16);
 }
 
-void npki_copy_range(const struct npk_gen *g, uint64_t first, uint64_t nrows, uint8_t *out)
-{
-	size_t row_bytes = g->info.row_bytes;
-	struct npk_spans it;
-	uint64_t slot, n;
-
-	npk_spans_init(&it, g, first, nrows);
-	while (npk_spans_next(&it, &slot, &n)) {
-		if (n == 1) {
-			uint64_t together;
-
-			copy_row(out, npki_slot_at(g, slot, &together), row_bytes);
-			out += row_bytes;
-		} else {
-			out = copy_slots(g, slot, n, out);
-		}
-	}
-}
-
 /* Common row sizes get a copy of fixed length; the compiler turns each into a few moves. */
 #define GATHER(LEN)                                                                                                    \
 	for (size_t i = 0; i < n; i++)                                                                                 \
@@ -175,6 +156,49 @@ static void gather(const uint8_t *const *from, size_t n, size_t row_bytes, uint8
 	default:
 		for (size_t i = 0; i < n; i++)
 			copy_row(out + i * row_bytes, from[i], row_bytes);
+	}
+}
+
+#define SHORT_RUN 1024     /* bytes: shorter runs are copied row by row */
+#define LISTED_ROW_MAX 256 /* bytes: but not rows that are a run by themselves */
+
+/* Rows from `slot` on whose runs are short: row by row costs less than run by run, whose lengths nobody foresees.
+ * Returns the slot after them. */
+static uint64_t copy_listed(const struct npk_gen *g, uint64_t slot, size_t n, uint8_t *out)
+{
+	const uint8_t *from[NPKI_BATCH], *base;
+	uint64_t slots[NPKI_BATCH], together;
+
+	npki_rowmap_list(g->live, slot, slots, n);
+	base = npki_slot_at(g, slot, &together);
+	for (size_t i = 0; i < n; i++) {
+		if (slots[i] - slot >= together) { /* the next file */
+			slot = slots[i];
+			base = npki_slot_at(g, slot, &together);
+		}
+		from[i] = base + (slots[i] - slot) * g->info.row_bytes;
+	}
+	gather(from, n, g->info.row_bytes, out);
+	return slots[n - 1] + 1;
+}
+
+void npki_copy_range(const struct npk_gen *g, uint64_t first, uint64_t nrows, uint8_t *out)
+{
+	size_t row_bytes = g->info.row_bytes;
+	struct npk_spans it;
+	uint64_t slot, n;
+
+	npk_spans_init(&it, g, first, nrows);
+	while (npk_spans_next(&it, &slot, &n)) {
+		if (it.left > 0 && n * row_bytes < SHORT_RUN && row_bytes <= LISTED_ROW_MAX) {
+			it.left += n;
+			n = it.left < NPKI_BATCH ? it.left : NPKI_BATCH;
+			it.slot = copy_listed(g, slot, (size_t)n, out);
+			it.left -= n;
+			out += n * row_bytes;
+		} else {
+			out = copy_slots(g, slot, n, out);
+		}
 	}
 }
 
