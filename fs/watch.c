@@ -14,10 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUIET_MS 15      /* after an event, wait until there is none for so long, */
-#define AT_MOST_MS 150   /* but not longer than this */
-#define RETRY_MS 100     /* after a torn state */
-#define FALLBACK_MS 1000 /* where inotify does not work */
+#define QUIET_MS 15       /* after an event, wait until there is none for so long, */
+#define AT_MOST_MS 150    /* but not longer than this */
+#define RETRY_MS 100      /* after a torn state; longer each time, */
+#define RETRY_MAX_MS 3200 /* up to this: it may be damaged for good */
+#define FALLBACK_MS 1000  /* where inotify does not work */
 
 /* --- taking changes over ---------------------------------------------------------------------------------------------- */
 
@@ -89,7 +90,7 @@ struct watch {
 	struct npkfs_session *s;
 	int inotify_fd; /* -1: look at intervals only */
 	int every_ms;   /* -1: wait for events only */
-	bool failing;   /* the last look failed: said once in the log */
+	int retry_ms;   /* when to look again, because the last look failed; 0: it did not */
 };
 
 bool npkfs_watch_wanted(const struct npkfs_session *s)
@@ -163,11 +164,22 @@ static void look(struct watch *w)
 	struct npk_err err;
 	int rc = npkfs_refresh(w->s, &err);
 
-	if (rc != 0 && !w->failing)
+	if (rc != 0 && w->retry_ms == 0)
 		npkfs_log(NPKFS_WARN, "the store cannot be read now, its last state stays: %s", err.msg);
-	if (rc == 0 && w->failing)
+	if (rc == 0 && w->retry_ms != 0)
 		npkfs_log(NPKFS_INFO, "the store can be read again");
-	w->failing = rc != 0;
+	if (rc == 0)
+		w->retry_ms = 0;
+	else
+		w->retry_ms = w->retry_ms == 0 ? RETRY_MS : w->retry_ms < RETRY_MAX_MS ? 2 * w->retry_ms : RETRY_MAX_MS;
+}
+
+/* -1: until an event. */
+static int wait_ms(const struct watch *w)
+{
+	if (w->retry_ms == 0 || (w->every_ms >= 0 && w->every_ms < w->retry_ms))
+		return w->every_ms;
+	return w->retry_ms;
 }
 
 void *npkfs_watch_main(void *session)
@@ -177,7 +189,7 @@ void *npkfs_watch_main(void *session)
 
 	start_watch(&w);
 	look(&w); /* what changed between opening the store and watching it */
-	while (wait_event(&w, w.failing ? RETRY_MS : w.every_ms, &event)) {
+	while (wait_event(&w, wait_ms(&w), &event)) {
 		if (event && !settle(&w))
 			break;
 		look(&w);
