@@ -29,6 +29,8 @@ static int path_error(const char *path, int code, struct npk_err *err)
 		return npk_fail(err, ENOENT, "%.300s: %s", path, strerror(code));
 	if (code == ELOOP || code == ENOTDIR)
 		return npk_fail(err, EUCLEAN, "%.300s: a symbolic link stands in its place", path);
+	if (code == ENXIO || code == ENODEV) /* what open(2) says to a socket, or a device without a driver */
+		return npk_fail(err, EUCLEAN, "%.300s: a special file stands in its place", path);
 	return npk_fail(err, code, "%.300s: %s", path, strerror(code));
 }
 

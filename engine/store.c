@@ -165,18 +165,23 @@ static int insert(struct npk_store *s, const char *name, size_t len, struct npki
 }
 
 /* Gives `a` a new entry; its generation is no longer the current one. */
-static void set_entry(struct npk_array *a, struct npki_entry *e)
+static bool set_entry(struct npk_array *a, struct npki_entry *e)
 {
-	struct npk_gen *old;
+	struct npk_gen *old = NULL;
+	bool kept;
 
 	pthread_mutex_lock(&a->lock);
 	free(a->entry);
 	a->entry = e;
-	old = a->cur;
-	a->cur = NULL;
 	a->gone = e == NULL;
+	if (a->gone) {
+		old = a->cur;
+		a->cur = NULL;
+	}
+	kept = a->stale = a->cur != NULL;
 	pthread_mutex_unlock(&a->lock);
 	npk_gen_put(old);
+	return kept;
 }
 
 /* Changes that a refresh found, told to the caller when no lock is held any more. */
@@ -252,6 +257,7 @@ static int take_entry(struct take_over *t, struct parsed *p)
 {
 	struct npk_array *a = find(t->s, p->name, p->len);
 	struct npk_err twice;
+	bool kept;
 
 	if (a && a->seen == t->s->round) {
 		npk_fail(&twice, EUCLEAN, NPKI_META_FILE ": byte %" PRIu64 ": array '%.100s' is there twice", p->at,
@@ -270,9 +276,10 @@ static int take_entry(struct take_over *t, struct parsed *p)
 	a->seen = t->s->round;
 	if (npki_entry_same(a->entry, p->e))
 		return 0;
-	set_entry(a, p->e);
+	kept = set_entry(a, p->e);
 	p->e = NULL;
-	return add_change(t->changes, a, NPK_CHANGED);
+	return kept ? 0
+		    : add_change(t->changes, a, NPK_CHANGED); /* kept: check_files() tells, once it has the new one */
 }
 
 /* Arrays that the metadata no longer names. */
@@ -483,29 +490,48 @@ int npk_array_get(struct npk_array **out, struct npk_store *s, const char *name,
 	return npk_array_get_n(out, s, name, strlen(name), err);
 }
 
-/* Drops the generations whose files are not what they were. */
+/* Loads anew what is in use and not what it was. While that fails, most likely because somebody is writing, the old
+ * generation stays. Needs a->lock. */
+static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err)
+{
+	struct npki_notes notes = {0};
+	struct npk_gen *fresh;
+	int rc;
+
+	*old = NULL;
+	if (!a->cur || (!a->stale && npki_gen_is_current(a->cur)))
+		return 0;
+	rc = npki_gen_load(&fresh, a->store, a->name, a->name_len, a->entry, &notes, err);
+	if (rc != 0)
+		return rc;
+	memcpy(a->warning, notes.warning, sizeof(a->warning));
+	*old = a->cur;
+	a->cur = fresh;
+	a->stale = false;
+	return 0;
+}
+
+/* The first array that cannot be loaded gives the error; the others are taken over all the same. */
 static int check_files(struct npk_store *s, struct changes *c, struct npk_err *err)
 {
 	struct npk_array **list;
-	struct npk_gen *g;
+	struct npk_gen *old;
 	size_t n;
-	int rc = npk_store_list(s, &list, &n, err);
+	int rc = npk_store_list(s, &list, &n, err), one;
 
 	if (rc != 0)
 		return rc;
-	for (size_t i = 0; i < n && rc == 0; i++) {
+	for (size_t i = 0; i < n; i++) {
 		struct npk_array *a = list[i];
 
 		pthread_mutex_lock(&a->lock);
-		g = a->cur;
-		if (g && !npki_gen_is_current(g))
-			a->cur = NULL;
-		else
-			g = NULL;
+		one = reload(a, &old, rc == 0 ? err : NULL);
 		pthread_mutex_unlock(&a->lock);
-		if (g && add_change(c, a, NPK_CHANGED) != 0)
+		if (rc == 0)
+			rc = one;
+		if (old && add_change(c, a, NPK_CHANGED) != 0)
 			rc = npk_fail(err, ENOMEM, "no memory");
-		npk_gen_put(g);
+		npk_gen_put(old);
 	}
 	npk_store_list_free(list, n);
 	return rc;

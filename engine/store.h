@@ -33,7 +33,8 @@ struct npk_array {
 	struct npk_store *store; /* counted */
 	pthread_mutex_t lock;
 	struct npki_entry *entry;  /* lock */
-	struct npk_gen *cur;       /* lock; NULL until somebody needs it, and after a change */
+	struct npk_gen *cur;       /* lock; NULL until somebody needs it */
+	bool stale;                /* lock: cur is of an entry before; it stays while the new state cannot be loaded */
 	bool gone;                 /* lock */
 	char warning[NPK_ERR_MAX]; /* lock; of the last load */
 
