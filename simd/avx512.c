@@ -303,33 +303,11 @@ static inline __m512 in_range(__m512 v, __m512 lo, __m512 hi, size_t *outside)
 #define HITS(nx, u, c, w) _mm512_cmp_ps_mask(_mm512_fmsub_ps(nx, u, c), w, _CMP_LE_OQ)
 #include "sift.inc"
 
+#include "slots.inc"
+
 void npkv_init_avx512(struct npkv_ops *o)
 {
-	static npkv_one_fn *const dot[] = { dot_f16, dot_f32, dot_f64, dot_i8, dot_u8, dot_u8 };
-	const struct npkv_tile f32[] = { { tile_f32_wide, ROWS, 2 * LANES }, { tile_f32_narrow, ROWS, LANES } };
-	const struct npkv_tile pairs[] = { { tile_pairs_wide, ROWS, 2 * LANES }, { tile_pairs_narrow, ROWS, LANES } };
-
-	memcpy(o->dot, dot, sizeof(dot));
-	o->l2[NPKV_F16] = l2_f16;
-	o->l2[NPKV_F32] = l2_f32;
-	o->l2[NPKV_F64] = l2_f64;
-	o->and_bits = and_bits;
-	o->xor_bits = xor_bits;
-	o->js = js;
-	memcpy(o->tile_f32, f32, sizeof(f32));
-	memcpy(o->tile_i8, pairs, sizeof(pairs));
-	memcpy(o->tile_u8, pairs, sizeof(pairs));
-	o->tile_bits[0] = (struct npkv_tile){ tile_bits, BITS_ROWS, BITS_WIDE };
-	o->int_form = NPKV_PAIR16;
-	o->f16_to_f32 = f16_to_f32;
-	o->f64_to_f32 = f64_to_f32;
-	o->lift_i8 = lift_i8;
-	o->lift_u8 = lift_u8;
-	o->log_f32 = log_f32;
-	o->entropy = entropy;
-	o->norms = norms;
-	o->sift_rows = sift_rows;
-	o->sift_tile = sift_tile;
+	fill_slots(o);
 }
 #else
 typedef int npkv_nothing_here;

@@ -171,7 +171,7 @@ static void js(const void *qv, const void *rows, size_t stride, size_t nrows, si
 	}
 }
 
-enum { ROWS = 4, WIDE = 8, NARROW = 4 };
+enum { ROWS = 4, WIDE = 8 };
 
 #define TILE(name, width, A, T, per, bytes, term)                                                              \
 static void tile_##name##_##width(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c) \
@@ -197,9 +197,7 @@ static void tile_##name##_##width(const void *qtile, const void *rows, size_t st
 	}                                                                                                      \
 }
 TILE(f32, WIDE, float, float, 1, 4, a[i] * b[i])
-TILE(f32, NARROW, float, float, 1, 4, a[i] * b[i])
 TILE(pairs, WIDE, int32_t, int16_t, 2, 4, a[i] * b[i])
-TILE(pairs, NARROW, int32_t, int16_t, 2, 4, a[i] * b[i])
 TILE(bits, WIDE, uint32_t, uint8_t, 8, 8, popcount8(a[i] & b[i]))
 
 static void lift_i8(const void *src, size_t n, void *dst)
@@ -302,9 +300,9 @@ const struct npkv_ops npkv_scalar = {
 	.and_bits = and_bits,
 	.xor_bits = xor_bits,
 	.js = js,
-	.tile_f32 = { { tile_f32_WIDE, ROWS, WIDE }, { tile_f32_NARROW, ROWS, NARROW } },
-	.tile_i8 = { { tile_pairs_WIDE, ROWS, WIDE }, { tile_pairs_NARROW, ROWS, NARROW } },
-	.tile_u8 = { { tile_pairs_WIDE, ROWS, WIDE }, { tile_pairs_NARROW, ROWS, NARROW } },
+	.tile_f32 = { { tile_f32_WIDE, ROWS, WIDE } },
+	.tile_i8 = { { tile_pairs_WIDE, ROWS, WIDE } },
+	.tile_u8 = { { tile_pairs_WIDE, ROWS, WIDE } },
 	.tile_bits = { { tile_bits_WIDE, ROWS, WIDE } },
 	.int_form = NPKV_PAIR16,
 	.f16_to_f32 = f16_to_f32,

@@ -27,6 +27,10 @@ size_t k_levels(struct k_level *out)
 	unsigned have = npkv_cpu();
 	size_t n = 0;
 
+#ifdef NPKV_EMULATED                            /* avx512_vnni.c and avx512_vpopcnt.c built against libsimde */
+	have |= NPKV_VNNI | NPKV_VPOPCNT;
+#endif
+
 	for (size_t i = 0; i < K_LEVELS_MAX; i++) {
 		if (steps[i].cpu & ~have)
 			continue;
