@@ -46,7 +46,7 @@ OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all help demo test check check-asan check-tsan check-clang check-layers check-symbols check-format format tidy \
-	fuzz bench install uninstall dist clean deps deps-dev
+	fuzz bench bench-search install uninstall dist clean deps deps-dev
 
 all: $(B)/libnumpack.so $(B)/libnumpack.a $(B)/numpackfs $(B)/npk ## the library, numpackfs and npk
 
@@ -174,12 +174,16 @@ fuzz: ## each fuzz target for FUZZ_RUNS executions (10 million)
 .PHONY: fuzz-run
 fuzz-run: $(FUZZ_BIN)
 	@set -e; for f in $(FUZZ_BIN); do n=$${f##*/fuzz_}; mkdir -p $(B)/corpus/$$n; echo "fuzz $$n"; \
-		$$f -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 $(B)/corpus/$$n tests/fuzz/corpus/$$n 2>$(B)/fuzz_$$n.log \
+		$$f -artifact_prefix=$(B)/ -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 $(B)/corpus/$$n tests/fuzz/corpus/$$n 2>$(B)/fuzz_$$n.log \
 		|| { tail -40 $(B)/fuzz_$$n.log; exit 1; }; tail -n 6 $(B)/fuzz_$$n.log; done
 
 bench: all $(BENCH_BIN) $(VENV)/.ok ## ratios against named peers: a table, JSON and a picture in build/bench/
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
 	$(PY) tests/bench/bench.py --build $(B) --out build/bench $(BENCH_ARGS)
+
+bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy and others
+	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-search.txt
+	$(PY) tests/bench/bench_search.py --build $(B) --out build/bench $(BENCH_ARGS)
 
 # --- installing -------------------------------------------------------------------------------------------------------
 

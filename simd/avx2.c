@@ -24,7 +24,7 @@ static inline __m256d loadn_f64(const char *p, size_t n)
 
 static inline __m128i loadn_bytes(const char *p, size_t n)
 {
-	char t[16] = { 0 };
+	char t[16] = {0};
 
 	memcpy(t, p, n);
 	return _mm_loadu_si128((const __m128i *)(const void *)t);
@@ -32,7 +32,7 @@ static inline __m128i loadn_bytes(const char *p, size_t n)
 
 static inline __m256i loadn_bytes32(const char *p, size_t n)
 {
-	char t[32] = { 0 };
+	char t[32] = {0};
 
 	memcpy(t, p, n);
 	return _mm256_loadu_si256((const __m256i *)(const void *)t);
@@ -139,7 +139,9 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define FOLD4 fold4_i32
 #include "one.inc"
 
-enum { ROWS = 6 };
+enum {
+	ROWS = 6
+};
 #define EACH_BASE(X) X(x0, 0) X(x3, 3)
 #define EACH_ROW(X) X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2)
 #define LANES 8
@@ -196,7 +198,8 @@ static void f64_to_f32(const void *src, size_t n, float *dst)
 	for (; i + 4 <= n; i += 4)
 		_mm_storeu_ps(dst + i, _mm256_cvtpd_ps(_mm256_loadu_pd((const double *)(const void *)(x + 8 * i))));
 	for (; i < n; i++)
-		_mm_store_ss(dst + i, _mm_cvtsd_ss(_mm_setzero_ps(), _mm_load_sd((const double *)(const void *)(x + 8 * i))));
+		_mm_store_ss(dst + i,
+			_mm_cvtsd_ss(_mm_setzero_ps(), _mm_load_sd((const double *)(const void *)(x + 8 * i))));
 }
 
 static void lift_i8(const void *src, size_t n, void *dst)
@@ -229,12 +232,12 @@ static void lift_u8(const void *src, size_t n, void *dst)
 
 static inline __m256i count_bytes(__m256i v)
 {
-	const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1,
-					       2, 2, 3, 2, 3, 3, 4);
+	const __m256i table = _mm256_setr_epi8(
+		0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
 	const __m256i low = _mm256_set1_epi8(15);
 
 	return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(v, low)),
-			       _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v, 4), low)));
+		_mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v, 4), low)));
 }
 
 static inline int64_t sum64(__m256i v)
@@ -268,7 +271,7 @@ static inline void store_counts(float *p, __m256i v)
 #define ZEROB _mm256_setzero_si256
 #define SUM64 sum64
 #define FINISH64 store_counts
-#define CSA(hi, lo, a, b, c)                                                                                          \
+#define CSA(hi, lo, a, b, c)                                                                                           \
 	do {                                                                                                           \
 		__m256i b_ = (b), c_ = (c), x_ = _mm256_xor_si256(a, b_);                                              \
 		hi = _mm256_or_si256(_mm256_and_si256(a, b_), _mm256_and_si256(x_, c_));                               \
@@ -279,7 +282,7 @@ static inline void store_counts(float *p, __m256i v)
 static inline __m256 pick_log(__m256 x, __m256 l)
 {
 	__m256 in = _mm256_and_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ),
-				  _mm256_cmp_ps(x, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
+		_mm256_cmp_ps(x, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
 
 	return _mm256_blendv_ps(_mm256_mul_ps(x, _mm256_set1_ps(INFINITY)), l, in);
 }
@@ -316,7 +319,7 @@ static inline float sum_f32(__m256 v)
 #include "log.inc"
 
 #define SQRT _mm256_sqrt_ps
-#define HITS(nx, u, c, w) (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_fmsub_ps(nx, u, c), w, _CMP_LE_OQ))
+#define HITS(nx, u, c, w) (uint32_t) _mm256_movemask_ps(_mm256_cmp_ps(_mm256_fmsub_ps(nx, u, c), w, _CMP_LE_OQ))
 #define IN_RANGE in_range
 
 static inline __m256 in_range_mask(__m256 v, __m256 lo, __m256 hi)

@@ -25,7 +25,7 @@ void npkv_init_vpopcnt(struct npkv_ops *o)
 {
 	o->and_bits = and_bits;
 	o->xor_bits = xor_bits;
-	o->tile_bits[0] = (struct npkv_tile){ tile_bits, BITS_ROWS, BITS_WIDE };
+	o->tile_bits[0] = (struct npkv_tile){tile_bits, BITS_ROWS, BITS_WIDE};
 }
 #else
 typedef int npkv_nothing_here;

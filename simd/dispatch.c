@@ -75,7 +75,7 @@ unsigned npkv_cpu(void)
 
 void npkv_init(struct npkv_ops *o, unsigned cpu)
 {
-	*o = npkv_scalar;                       /* every slot works before any is fast; newer levels overlay older */
+	*o = npkv_scalar; /* every slot works before any is fast; newer levels overlay older */
 #if defined(__x86_64__)
 	if (cpu & NPKV_SSE42)
 		npkv_init_sse42(o);
@@ -106,15 +106,18 @@ void npkv_init(struct npkv_ops *o, unsigned cpu)
 static const struct level {
 	const char *name;
 	unsigned needs, allows;
-} levels[] = {                                  /* best first */
-	{ "avx512", NPKV_AVX512, NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT },
-	{ "avx2", NPKV_AVX2, NPKV_SSE42 | NPKV_AVX2 },
-	{ "sve", NPKV_SVE, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE },
-	{ "neon", NPKV_NEON, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC },
-	{ "scalar", 0, 0 },
+} levels[] = {
+	/* best first */
+	{"avx512", NPKV_AVX512, NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
+	{"avx2", NPKV_AVX2, NPKV_SSE42 | NPKV_AVX2},
+	{"sve", NPKV_SVE, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE},
+	{"neon", NPKV_NEON, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC},
+	{"scalar", 0, 0},
 };
 
-enum { NLEVELS = sizeof(levels) / sizeof(levels[0]) };
+enum {
+	NLEVELS = sizeof(levels) / sizeof(levels[0])
+};
 
 const char *npkv_level_name(unsigned cpu)
 {

@@ -6,9 +6,12 @@
 
 #include "npkv.h"
 
-enum { LANES = 16, BLOCK = 1024 };
+enum {
+	LANES = 16,
+	BLOCK = 1024
+};
 
-struct sum {                            /* Neumaier's compensated sum */
+struct sum { /* Neumaier's compensated sum */
 	double hi, lo;
 };
 
@@ -40,7 +43,7 @@ static double fold(const double *lane)
 
 static void block_dot(const double *q, const double *x, size_t n, struct sum *to)
 {
-	double lane[LANES] = { 0 };
+	double lane[LANES] = {0};
 	size_t k = 0;
 
 	for (; k + LANES <= n; k += LANES)
@@ -53,7 +56,7 @@ static void block_dot(const double *q, const double *x, size_t n, struct sum *to
 
 static void block_diff(const double *q, const double *x, size_t n, struct sum *to)
 {
-	double lane[LANES] = { 0 };
+	double lane[LANES] = {0};
 	size_t k = 0;
 
 	for (; k + LANES <= n; k += LANES)
@@ -92,7 +95,7 @@ static double js_term(double q, double x)
 
 static void block_terms(double (*term)(double, double), const double *q, const double *x, size_t n, struct sum *to)
 {
-	double lane[LANES] = { 0 };
+	double lane[LANES] = {0};
 
 	for (size_t k = 0; k < n; k++)
 		lane[k % LANES] += term(q[k], x[k]);
@@ -126,14 +129,14 @@ static double cosine(double qx, double qq, double xx)
 
 	if (qq == 0 || xx == 0)
 		return 0;
-	c = p > 1e-280 && p < 1e300 ? qx / sqrt(p) : qx / (sqrt(qq) * sqrt(xx));        /* the first: 1 of itself */
+	c = p > 1e-280 && p < 1e300 ? qx / sqrt(p) : qx / (sqrt(qq) * sqrt(xx)); /* the first: 1 of itself */
 	return c > 1 ? 1 : c < -1 ? -1 : c;
 }
 
-static double pair_float(const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const char *q, const char *x,
-			 size_t dim)
+static double pair_float(
+	const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const char *q, const char *x, size_t dim)
 {
-	struct moments s = { 0 };
+	struct moments s = {0};
 	size_t width = npkv_dtype_bytes(t);
 
 	for (size_t k = 0; k < dim; k += BLOCK) {
@@ -230,8 +233,8 @@ static double pair_bits(enum npkv_metric m, const char *q, const char *x, size_t
 	return either == 0 ? 0 : 1 - (double)both / (double)either;
 }
 
-double npkv_pair(const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const void *q, const void *x,
-		 size_t dim)
+double npkv_pair(
+	const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, const void *q, const void *x, size_t dim)
 {
 	if (!npkv_supported(m, t))
 		return (double)NAN;

@@ -8,7 +8,9 @@
 #include "npkv.h"
 
 /* Query tiles and vectors are padded with zeros to this many bytes: the longest SVE vector. */
-enum { NPKV_PAD = 256 };
+enum {
+	NPKV_PAD = 256
+};
 
 extern const struct npkv_ops npkv_scalar;
 

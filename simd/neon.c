@@ -7,7 +7,7 @@
 
 static inline float32x4_t loadn_f32(const void *p, size_t n)
 {
-	float t[4] = { 0 };
+	float t[4] = {0};
 
 	memcpy(t, p, 4 * n);
 	return vld1q_f32(t);
@@ -15,7 +15,7 @@ static inline float32x4_t loadn_f32(const void *p, size_t n)
 
 static inline float64x2_t loadn_f64(const void *p, size_t n)
 {
-	double t[2] = { 0 };
+	double t[2] = {0};
 
 	memcpy(t, p, 8 * n);
 	return vld1q_f64(t);
@@ -23,7 +23,7 @@ static inline float64x2_t loadn_f64(const void *p, size_t n)
 
 static inline uint8x8_t loadn_bytes(const void *p, size_t n)
 {
-	uint8_t t[8] = { 0 };
+	uint8_t t[8] = {0};
 
 	memcpy(t, p, n);
 	return vld1_u8(t);
@@ -31,7 +31,7 @@ static inline uint8x8_t loadn_bytes(const void *p, size_t n)
 
 static inline uint8x16_t loadn_bytes16(const void *p, size_t n)
 {
-	uint8_t t[16] = { 0 };
+	uint8_t t[16] = {0};
 
 	memcpy(t, p, n);
 	return vld1q_u8(t);
@@ -148,11 +148,15 @@ static inline int16x8_t widen_u8(uint8x8_t v)
 #define FOLD4 fold4_i32
 #include "one.inc"
 
-enum { ROWS = 12 };
+enum {
+	ROWS = 12
+};
 #define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9)
-#define EACH_ROW(X) \
-	X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) \
-	X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1) X(11, x9, 2)
+#define EACH_ROW(X)                                                                                                    \
+	X(0, x0, 0)                                                                                                    \
+	X(1, x0, 1)                                                                                                    \
+	X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1)   \
+		X(11, x9, 2)
 #define LANES 4
 
 #define VQ float32x4_t
@@ -285,7 +289,7 @@ static inline float32x4_t in_range(float32x4_t v, float32x4_t lo, float32x4_t hi
 
 static inline uint32_t hits_of(float32x4_t nx, float32x4_t u, float32x4_t c, float32x4_t w)
 {
-	const uint32x4_t bits = { 1, 2, 4, 8 };
+	const uint32x4_t bits = {1, 2, 4, 8};
 
 	return vaddvq_u32(vandq_u32(bits, vcleq_f32(vfmaq_f32(vnegq_f32(c), nx, u), w)));
 }

@@ -6,7 +6,7 @@
 
 static inline uint8x16_t loadn_bytes(const void *p, size_t n)
 {
-	uint8_t t[16] = { 0 };
+	uint8_t t[16] = {0};
 
 	memcpy(t, p, n);
 	return vld1q_u8(t);
@@ -43,18 +43,23 @@ static inline void fold4_u32(float *out, uint32x4_t a, uint32x4_t b, uint32x4_t 
 #define VL uint8x16_t
 #define VN 16
 #define ZERO() vdupq_n_u32(0)
-#define LOADQ(p) vmovn_high_u16(vmovn_u16(vreinterpretq_u16_s16(vld1q_s16(p))), vreinterpretq_u16_s16(vld1q_s16((p) + 8)))
+#define LOADQ(p)                                                                                                       \
+	vmovn_high_u16(vmovn_u16(vreinterpretq_u16_s16(vld1q_s16(p))), vreinterpretq_u16_s16(vld1q_s16((p) + 8)))
 #define LOAD(p) vld1q_u8((const uint8_t *)(p))
 #define LOADN(p, n) loadn_bytes(p, n)
 #define FMA(a, b, c) vdotq_u32(c, a, b)
 #define FOLD4 fold4_u32
 #include "one.inc"
 
-enum { ROWS = 12 };
+enum {
+	ROWS = 12
+};
 #define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9)
-#define EACH_ROW(X) \
-	X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) \
-	X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1) X(11, x9, 2)
+#define EACH_ROW(X)                                                                                                    \
+	X(0, x0, 0)                                                                                                    \
+	X(1, x0, 1)                                                                                                    \
+	X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1)   \
+		X(11, x9, 2)
 #define LANES 4
 #define PAIR 1
 #define VQ int32x4_t
@@ -89,8 +94,8 @@ void npkv_init_dotprod(struct npkv_ops *o)
 {
 	o->dot[NPKV_I8] = dot_i8;
 	o->dot[NPKV_U8] = o->dot[NPKV_BOOL] = dot_u8;
-	o->tile_i8[0] = (struct npkv_tile){ tile_i8, ROWS, 2 * LANES };
-	o->tile_u8[0] = (struct npkv_tile){ tile_u8, ROWS, 2 * LANES };
+	o->tile_i8[0] = (struct npkv_tile){tile_i8, ROWS, 2 * LANES};
+	o->tile_u8[0] = (struct npkv_tile){tile_u8, ROWS, 2 * LANES};
 	o->lift_i8 = o->lift_u8 = lift;
 	o->int_form = NPKV_QUAD;
 }

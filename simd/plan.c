@@ -15,9 +15,11 @@
 
 static const double E = 0x1p-24;
 static const double TINY = 0x1p-149;
-static const double LOG_ERR = 0x1p-20;          /* twice log_f32's 2^-21: its error, and that of its argument */
+static const double LOG_ERR = 0x1p-20; /* twice log_f32's 2^-21: its error, and that of its argument */
 
-enum { SINGLE_MAX = 4 };                        /* fewer queries than this do not pay for a tile */
+enum {
+	SINGLE_MAX = 4
+}; /* fewer queries than this do not pay for a tile */
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -26,7 +28,7 @@ static size_t round_up(size_t n, size_t to)
 
 size_t npkv_dtype_bytes(enum npkv_dtype t)
 {
-	static const unsigned char bytes[NPKV_DTYPES] = { 2, 4, 8, 1, 1, 1 };
+	static const unsigned char bytes[NPKV_DTYPES] = {2, 4, 8, 1, 1, 1};
 
 	return bytes[t];
 }
@@ -47,7 +49,7 @@ static unsigned kind_of(enum npkv_metric m, enum npkv_dtype t, size_t dim, bool 
 	bool bits = t == NPKV_U8 && (m == NPKV_HAMMING || m == NPKV_JACCARD);
 
 	if (dim == 0 || dim > (bits ? 1u << 20 : t <= NPKV_F64 ? 1u << 21 : 1u << 15))
-		return KIND_EXACT;              /* counts stay below 2^24, g below 1/7, int32 sums below 2^31 */
+		return KIND_EXACT; /* counts stay below 2^24, g below 1/7, int32 sums below 2^31 */
 	if (bits)
 		return m == NPKV_HAMMING && one_by_one ? KIND_XOR : KIND_AND;
 	if (m == NPKV_KL)
@@ -124,7 +126,7 @@ static unsigned group_of(const struct npkv_plan *p)
 		n = ((size_t)96 << 10) / bytes / p->tile[0].rows;
 		return (unsigned)(n < 1 ? 1 : n > 8 ? 8 : n) * p->tile[0].rows;
 	}
-	n = ((size_t)128 << 10) / bytes / 16 * 16;      /* four streams of some pages each */
+	n = ((size_t)128 << 10) / bytes / 16 * 16; /* four streams of some pages each */
 	return (unsigned)(n < 16 ? 16 : n > 1024 ? 1024 : n);
 }
 
@@ -132,7 +134,7 @@ static void set_bounds(struct npkv_plan *p)
 {
 	p->root = false;
 	p->lo = 0;
-	p->hi = 1e36f;                          /* then neither q.x nor a threshold can overflow */
+	p->hi = 1e36f; /* then neither q.x nor a threshold can overflow */
 	switch (p->metric) {
 	case NPKV_COSINE:
 		p->lo = p->kind == KIND_INT ? 0.5f : 0x1p-64f * (float)p->dim;
@@ -152,7 +154,7 @@ static void set_bounds(struct npkv_plan *p)
 }
 
 static int plan_init(struct npkv_plan *p, const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, size_t dim,
-		     size_t nq, bool one_by_one)
+	size_t nq, bool one_by_one)
 {
 	struct npkv_pack_map pack;
 	struct npkv_work_map work;
@@ -173,8 +175,10 @@ static int plan_init(struct npkv_plan *p, const struct npkv_ops *o, enum npkv_me
 	p->kind = kind_of(m, t, dim, one_by_one || nq <= SINGLE_MAX);
 	p->tile = one_by_one ? NULL : tiles_of(o, p->kind, t);
 	cut_queries(p);
-	p->nsteps = p->kind == KIND_AND ? (dim + 7) / 8 :
-		    p->kind != KIND_INT ? dim : o->int_form == NPKV_PAIR16 ? (dim + 1) / 2 : (dim + 3) / 4;
+	p->nsteps = p->kind == KIND_AND          ? (dim + 7) / 8
+		    : p->kind != KIND_INT        ? dim
+		    : o->int_form == NPKV_PAIR16 ? (dim + 1) / 2
+						 : (dim + 3) / 4;
 	p->panel_stride = panel_stride_of(p);
 	p->group = group_of(p);
 	p->hits_min = p->group * nq;
@@ -186,14 +190,14 @@ static int plan_init(struct npkv_plan *p, const struct npkv_ops *o, enum npkv_me
 	return 0;
 }
 
-int npkv_plan_init(struct npkv_plan *p, const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, size_t dim,
-		   size_t nq)
+int npkv_plan_init(
+	struct npkv_plan *p, const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, size_t dim, size_t nq)
 {
 	return plan_init(p, o, m, t, dim, nq, false);
 }
 
-int npkv_plan_init_narrow(struct npkv_plan *p, const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t,
-			  size_t dim, size_t nq)
+int npkv_plan_init_narrow(
+	struct npkv_plan *p, const struct npkv_ops *o, enum npkv_metric m, enum npkv_dtype t, size_t dim, size_t nq)
 {
 	return plan_init(p, o, m, t, dim, nq, true);
 }
@@ -385,7 +389,7 @@ void npkv_pack(const struct npkv_plan *p, const void *queries, size_t query_stri
 
 		measure(p, q, &stats[i]);
 		scale = stats[i].wild ? 0 : scale_of(p, &stats[i]);
-		if (stats[i].wild)              /* decided by npkv_pair(): the kernels see zeros */
+		if (stats[i].wild) /* decided by npkv_pair(): the kernels see zeros */
 			continue;
 		if (i < in_wide) {
 			size_t width = p->tile[0].width;
@@ -423,8 +427,8 @@ static void at_least(const struct npkv_plan *p, const struct npkv_qstat *s, doub
 	*w = -t + 4 * E * fabs(t) + n * TINY + sqrt(n) * norm * (TINY + g * 0x1p-74);
 }
 
-static void limit_of(const struct npkv_plan *p, const struct npkv_qstat *s, double score, bool ties, double *u,
-		     double *w)
+static void limit_of(
+	const struct npkv_plan *p, const struct npkv_qstat *s, double score, bool ties, double *u, double *w)
 {
 	double n = (double)p->dim;
 	double g = p->kind == KIND_INT ? 8 * E : (n + 16) * E / (1 - (n + 16) * E);
@@ -442,11 +446,11 @@ static void limit_of(const struct npkv_plan *p, const struct npkv_qstat *s, doub
 	case NPKV_INNER:
 		at_least(p, s, g, score, u, w);
 		break;
-	case NPKV_KL:                           /* q log q - q.log x <= score; log x is known to LOG_ERR */
+	case NPKV_KL: /* q log q - q.log x <= score; log x is known to LOG_ERR */
 		at_least(p, s, g + LOG_ERR, s->xlogx - score, u, w);
 		*w += s->sum * LOG_ERR + s->abs_xlogx * 4 * E;
 		break;
-	case NPKV_JS:                           /* 2 js^2 = Q + X + log2 (Sq + Sx) - sum t log t */
+	case NPKV_JS: /* 2 js^2 = Q + X + log2 (Sq + Sx) - sum t log t */
 		g += LOG_ERR;
 		*u = 1;
 		*w = 2 * score * score - s->xlogx - M_LN2 * s->sum + 2 * g * (s->abs_xlogx + 2 * s->sum) + n * 0x1p-118;
@@ -456,12 +460,12 @@ static void limit_of(const struct npkv_plan *p, const struct npkv_qstat *s, doub
 		if (p->kind == KIND_DIFF) {
 			*u = 0;
 			*w = t2 * (1 + g) + n * TINY;
-		} else {                        /* x.x / 2 - q.x <= (t2 - q.q) / 2 */
+		} else { /* x.x / 2 - q.x <= (t2 - q.q) / 2 */
 			*u = (1 - g) * (1 - g) / 2 - 4 * E;
 			*w = (t2 - s->norm2 * (1 - g - 4 * E)) / 2 + n * TINY + sqrt(n) * norm * TINY;
 		}
 		break;
-	case NPKV_HAMMING:                      /* whole numbers: without ties half a step less will do */
+	case NPKV_HAMMING: /* whole numbers: without ties half a step less will do */
 		t2 = ties ? score : score - 0.5;
 		if (p->kind == KIND_XOR) {
 			*u = 0;
@@ -472,7 +476,7 @@ static void limit_of(const struct npkv_plan *p, const struct npkv_qstat *s, doub
 			*w = (t2 - s->norm2 * (1 - r)) / 2;
 		}
 		break;
-	default:                                /* jaccard: c >= r (|q| + |x|) */
+	default: /* jaccard: c >= r (|q| + |x|) */
 		r = (1 - score) / (2 - score);
 		r -= 16 * E * fabs(r);
 		*u = r;
@@ -512,7 +516,7 @@ void npkv_work_init(const struct npkv_plan *p, const void *pack, void *work)
 	memset(work, 0, m.total);
 	w = (float *)((char *)work + m.w);
 	for (size_t i = p->nq; i < lanes; i++)
-		w[i] = -INFINITY;               /* the lanes that fill up the last tile */
+		w[i] = -INFINITY; /* the lanes that fill up the last tile */
 	for (size_t i = 0; i < p->nq; i++)
 		npkv_limit(p, pack, work, i, (double)NAN, true);
 }

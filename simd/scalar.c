@@ -62,54 +62,57 @@ static float load_f16(const char *p)
 	return v;
 }
 
-#define ONE_FLOAT(name, T, bytes, load)                                                                        \
-static void dot_##name(const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx) \
-{                                                                                                              \
-	const T *q = qv;                                                                                       \
-	for (size_t i = 0; i < nrows; i++) {                                                                   \
-		const char *x = row_at(rows, stride, i, nrows);                                                \
-		T s = 0, n = 0;                                                                                \
-		for (size_t k = 0; k < dim; k++) {                                                             \
-			s += q[k] * (T)load(x + k * (bytes));                                                  \
-			n += (T)load(x + k * (bytes)) * (T)load(x + k * (bytes));                              \
-		}                                                                                              \
-		c[i] = narrow((double)s);                                                                      \
-		xx[i] = narrow((double)n);                                                                     \
-	}                                                                                                      \
-}                                                                                                              \
-static void l2_##name(const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx) \
-{                                                                                                              \
-	const T *q = qv;                                                                                       \
-	for (size_t i = 0; i < nrows; i++) {                                                                   \
-		const char *x = row_at(rows, stride, i, nrows);                                                \
-		T s = 0;                                                                                       \
-		for (size_t k = 0; k < dim; k++) {                                                             \
-			T d = (T)load(x + k * (bytes)) - q[k];                                                 \
-			s += d * d;                                                                            \
-		}                                                                                              \
-		xx[i] = narrow((double)s);                                                                     \
-		c[i] = -xx[i];                                                                                 \
-	}                                                                                                      \
-}
+#define ONE_FLOAT(name, T, bytes, load)                                                                                \
+	static void dot_##name(                                                                                        \
+		const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx)        \
+	{                                                                                                              \
+		const T *q = qv;                                                                                       \
+		for (size_t i = 0; i < nrows; i++) {                                                                   \
+			const char *x = row_at(rows, stride, i, nrows);                                                \
+			T s = 0, n = 0;                                                                                \
+			for (size_t k = 0; k < dim; k++) {                                                             \
+				s += q[k] * (T)load(x + k * (bytes));                                                  \
+				n += (T)load(x + k * (bytes)) * (T)load(x + k * (bytes));                              \
+			}                                                                                              \
+			c[i] = narrow((double)s);                                                                      \
+			xx[i] = narrow((double)n);                                                                     \
+		}                                                                                                      \
+	}                                                                                                              \
+	static void l2_##name(                                                                                         \
+		const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx)        \
+	{                                                                                                              \
+		const T *q = qv;                                                                                       \
+		for (size_t i = 0; i < nrows; i++) {                                                                   \
+			const char *x = row_at(rows, stride, i, nrows);                                                \
+			T s = 0;                                                                                       \
+			for (size_t k = 0; k < dim; k++) {                                                             \
+				T d = (T)load(x + k * (bytes)) - q[k];                                                 \
+				s += d * d;                                                                            \
+			}                                                                                              \
+			xx[i] = narrow((double)s);                                                                     \
+			c[i] = -xx[i];                                                                                 \
+		}                                                                                                      \
+	}
 ONE_FLOAT(f16, float, 2, load_f16)
 ONE_FLOAT(f32, float, 4, load_f32)
 ONE_FLOAT(f64, double, 8, load_f64)
 
-#define ONE_INT(name, T)                                                                                       \
-static void dot_##name(const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx) \
-{                                                                                                              \
-	const int16_t *q = qv;                                                                                 \
-	for (size_t i = 0; i < nrows; i++) {                                                                   \
-		const T *x = (const T *)row_at(rows, stride, i, nrows);                                        \
-		int32_t s = 0, n = 0;                                                                          \
-		for (size_t k = 0; k < dim; k++) {                                                             \
-			s += q[k] * x[k];                                                                      \
-			n += x[k] * x[k];                                                                      \
-		}                                                                                              \
-		c[i] = (float)s;                                                                               \
-		xx[i] = (float)n;                                                                              \
-	}                                                                                                      \
-}
+#define ONE_INT(name, T)                                                                                               \
+	static void dot_##name(                                                                                        \
+		const void *qv, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx)        \
+	{                                                                                                              \
+		const int16_t *q = qv;                                                                                 \
+		for (size_t i = 0; i < nrows; i++) {                                                                   \
+			const T *x = (const T *)row_at(rows, stride, i, nrows);                                        \
+			int32_t s = 0, n = 0;                                                                          \
+			for (size_t k = 0; k < dim; k++) {                                                             \
+				s += q[k] * x[k];                                                                      \
+				n += x[k] * x[k];                                                                      \
+			}                                                                                              \
+			c[i] = (float)s;                                                                               \
+			xx[i] = (float)n;                                                                              \
+		}                                                                                                      \
+	}
 ONE_INT(i8, int8_t)
 ONE_INT(u8, uint8_t)
 
@@ -171,31 +174,34 @@ static void js(const void *qv, const void *rows, size_t stride, size_t nrows, si
 	}
 }
 
-enum { ROWS = 4, WIDE = 8 };
+enum {
+	ROWS = 4,
+	WIDE = 8
+};
 
-#define TILE(name, width, A, T, per, bytes, term)                                                              \
-static void tile_##name##_##width(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c) \
-{                                                                                                              \
-	const char *q = qtile;                                                                                 \
-	for (size_t r = 0; r < ROWS; r++) {                                                                    \
-		const char *x = (const char *)rows + r * stride;                                               \
-		A acc[width];                                                                                  \
-		for (size_t j = 0; j < width; j++)                                                             \
-			memcpy(&acc[j], q + (bytes) * j, sizeof(acc[j]));                                      \
-		for (size_t k = 0; k < nsteps; k++) {                                                          \
-			const char *lane = q + (k + 1) * (width) * (bytes);                                    \
-			T a[per], b[per];                                                                      \
-			memcpy(a, x + (bytes) * k, sizeof(a));                                                 \
-			for (size_t j = 0; j < width; j++) {                                                   \
-				memcpy(b, lane + (bytes) * j, sizeof(b));                                      \
-				for (size_t i = 0; i < (per); i++)                                             \
-					acc[j] += term;                                                        \
-			}                                                                                      \
-		}                                                                                              \
-		for (size_t j = 0; j < width; j++)                                                             \
-			c[r * (width) + j] = (float)acc[j];                                                    \
-	}                                                                                                      \
-}
+#define TILE(name, width, A, T, per, bytes, term)                                                                      \
+	static void tile_##name##_##width(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c) \
+	{                                                                                                              \
+		const char *q = qtile;                                                                                 \
+		for (size_t r = 0; r < ROWS; r++) {                                                                    \
+			const char *x = (const char *)rows + r * stride;                                               \
+			A acc[width];                                                                                  \
+			for (size_t j = 0; j < width; j++)                                                             \
+				memcpy(&acc[j], q + (bytes)*j, sizeof(acc[j]));                                        \
+			for (size_t k = 0; k < nsteps; k++) {                                                          \
+				const char *lane = q + (k + 1) * (width) * (bytes);                                    \
+				T a[per], b[per];                                                                      \
+				memcpy(a, x + (bytes)*k, sizeof(a));                                                   \
+				for (size_t j = 0; j < width; j++) {                                                   \
+					memcpy(b, lane + (bytes)*j, sizeof(b));                                        \
+					for (size_t i = 0; i < (per); i++)                                             \
+						acc[j] += term;                                                        \
+				}                                                                                      \
+			}                                                                                              \
+			for (size_t j = 0; j < width; j++)                                                             \
+				c[r * (width) + j] = (float)acc[j];                                                    \
+		}                                                                                                      \
+	}
 TILE(f32, WIDE, float, float, 1, 4, a[i] * b[i])
 TILE(pairs, WIDE, int32_t, int16_t, 2, 4, a[i] * b[i])
 TILE(bits, WIDE, uint32_t, uint8_t, 8, 8, popcount8(a[i] & b[i]))
@@ -257,22 +263,22 @@ static size_t norms(const float *xx, size_t n, float lo, float hi, bool root, fl
 	return strange;
 }
 
-static struct npkv_hit *sift_rows(const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base,
-				  struct npkv_hit *out)
+static struct npkv_hit *sift_rows(
+	const float *c, const float *nx, size_t n, float u, float w, struct npkv_hit base, struct npkv_hit *out)
 {
 	for (size_t i = 0; i < n; i++)
 		if (nx[i] * u - c[i] <= w)
-			*out++ = (struct npkv_hit){ base.row + (uint32_t)i, base.query };
+			*out++ = (struct npkv_hit){base.row + (uint32_t)i, base.query};
 	return out;
 }
 
 static struct npkv_hit *sift_tile(const float *c, const float *nx, size_t nrows, size_t width, size_t lanes,
-				  const float *u, const float *w, struct npkv_hit base, struct npkv_hit *out)
+	const float *u, const float *w, struct npkv_hit base, struct npkv_hit *out)
 {
 	for (size_t r = 0; r < nrows; r++)
 		for (size_t i = 0; i < lanes; i++)
 			if (nx[r] * u[i] - c[r * width + i] <= w[i])
-				*out++ = (struct npkv_hit){ base.row + (uint32_t)r, base.query + (uint32_t)i };
+				*out++ = (struct npkv_hit){base.row + (uint32_t)r, base.query + (uint32_t)i};
 	return out;
 }
 
@@ -280,8 +286,22 @@ static struct npkv_hit *sift_tile(const float *c, const float *nx, size_t nrows,
 static uint32_t crc32c(uint32_t crc, const void *buf, size_t len)
 {
 	static const uint32_t table[16] = {
-		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
-		0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+		0x00000000,
+		0x105ec76f,
+		0x20bd8ede,
+		0x30e349b1,
+		0x417b1dbc,
+		0x5125dad3,
+		0x61c69362,
+		0x7198540d,
+		0x82f63b78,
+		0x92a8fc17,
+		0xa24bb5a6,
+		0xb21572c9,
+		0xc38d26c4,
+		0xd3d3e1ab,
+		0xe330a81a,
+		0xf36e6f75,
 	};
 	const uint8_t *p = buf;
 
@@ -295,15 +315,15 @@ static uint32_t crc32c(uint32_t crc, const void *buf, size_t len)
 }
 
 const struct npkv_ops npkv_scalar = {
-	.dot = { dot_f16, dot_f32, dot_f64, dot_i8, dot_u8, dot_u8 },
-	.l2 = { l2_f16, l2_f32, l2_f64, NULL, NULL, NULL },
+	.dot = {dot_f16, dot_f32, dot_f64, dot_i8, dot_u8, dot_u8},
+	.l2 = {l2_f16, l2_f32, l2_f64, NULL, NULL, NULL},
 	.and_bits = and_bits,
 	.xor_bits = xor_bits,
 	.js = js,
-	.tile_f32 = { { tile_f32_WIDE, ROWS, WIDE } },
-	.tile_i8 = { { tile_pairs_WIDE, ROWS, WIDE } },
-	.tile_u8 = { { tile_pairs_WIDE, ROWS, WIDE } },
-	.tile_bits = { { tile_bits_WIDE, ROWS, WIDE } },
+	.tile_f32 = {{tile_f32_WIDE, ROWS, WIDE}},
+	.tile_i8 = {{tile_pairs_WIDE, ROWS, WIDE}},
+	.tile_u8 = {{tile_pairs_WIDE, ROWS, WIDE}},
+	.tile_bits = {{tile_bits_WIDE, ROWS, WIDE}},
 	.int_form = NPKV_PAIR16,
 	.f16_to_f32 = f16_to_f32,
 	.f64_to_f32 = f64_to_f32,

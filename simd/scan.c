@@ -12,12 +12,12 @@ struct scan {
 	struct npkv_hit *hits;
 };
 
-struct group {                          /* the rows in hand */
-	const char *raw, *rows;         /* as stored; as the kernels want them */
+struct group {                  /* the rows in hand */
+	const char *raw, *rows; /* as stored; as the kernels want them */
 	size_t raw_stride, stride;
 	size_t n, first;
-	size_t strange;                 /* rows whose nx is NaN */
-	const char *ahead, *ahead_end;  /* what of the next group is not fetched yet */
+	size_t strange;                /* rows whose nx is NaN */
+	const char *ahead, *ahead_end; /* what of the next group is not fetched yet */
 };
 
 static void fill_row(const struct npkv_plan *p, const char *raw, char *to)
@@ -78,7 +78,7 @@ static void measure_rows(const struct scan *s, const struct group *g)
 {
 	const struct npkv_plan *p = s->p;
 	const char *zeros = s->pack + s->pm.zeros;
-	double err = ((double)p->dim + 40) * 0x1p-23;   /* 2 g of plan.c, LOG_ERR in it */
+	double err = ((double)p->dim + 40) * 0x1p-23; /* 2 g of plan.c, LOG_ERR in it */
 
 	if (p->kind == KIND_JS) {
 		for (size_t i = 0; i < g->n; i++) {
@@ -120,15 +120,15 @@ static void finish_rows(const struct scan *s, struct group *g)
 }
 
 /* Rows beyond the kernels' range are all reported; rows with a NaN only while every row is wanted. */
-static struct npkv_hit *push_strange(const struct scan *s, const struct group *g, size_t query, size_t nq,
-				     struct npkv_hit *out)
+static struct npkv_hit *push_strange(
+	const struct scan *s, const struct group *g, size_t query, size_t nq, struct npkv_hit *out)
 {
 	for (size_t i = 0; i < g->n && g->strange; i++) {
 		if (!isnan(s->nx[i]))
 			continue;
 		for (size_t j = query; j < query + nq; j++)
 			if (!isnan(s->xx[i]) || isinf(s->w[j]))
-				*out++ = (struct npkv_hit){ (uint32_t)(g->first + i), (uint32_t)j };
+				*out++ = (struct npkv_hit){(uint32_t)(g->first + i), (uint32_t)j};
 	}
 	return out;
 }
@@ -143,7 +143,7 @@ static void fetch_ahead(struct group *g, size_t bytes)
 /* Whole tiles, then what is left: in a panel the tile may read rows of an earlier group, which nobody looks at; rows
  * in place must not be passed, so there it works on one row, repeated by a stride of 0. */
 static struct npkv_hit *scan_tile(const struct scan *s, struct group *g, const struct npkv_tile *t, const char *qtile,
-				  size_t query, struct npkv_hit *out)
+	size_t query, struct npkv_hit *out)
 {
 	const struct npkv_plan *p = s->p;
 	size_t lanes = p->nq - query < t->width ? p->nq - query : t->width;
@@ -151,7 +151,7 @@ static struct npkv_hit *scan_tile(const struct scan *s, struct group *g, const s
 
 	for (size_t i = 0, n; i < g->n; i += n) {
 		bool whole = g->n - i >= t->rows || npkv_panelled(p);
-		struct npkv_hit base = { (uint32_t)(g->first + i), (uint32_t)query };
+		struct npkv_hit base = {(uint32_t)(g->first + i), (uint32_t)query};
 
 		n = !whole ? 1 : g->n - i < t->rows ? g->n - i : t->rows;
 		fetch_ahead(g, share);
@@ -171,7 +171,7 @@ static struct npkv_hit *scan_singles(const struct scan *s, struct group *g, size
 	bool measured = p->tile || p->kind == KIND_JS;
 
 	for (; query < p->nq; query++, q += s->pm.single_bytes) {
-		struct npkv_hit base = { (uint32_t)g->first, (uint32_t)query };
+		struct npkv_hit base = {(uint32_t)g->first, (uint32_t)query};
 
 		one_of(p)(q, rows, stride, g->n, p->dim, s->c, s->xx);
 		if (!measured) {
@@ -218,17 +218,17 @@ static struct npkv_hit *scan_exact(const struct scan *s, const struct group *g, 
 			double d = npkv_pair(p->ops, p->metric, p->dtype, q, g->raw + i * g->raw_stride, p->dim);
 
 			if (isnan(limit[j]) || (npkv_is_similarity(p->metric) ? d >= limit[j] : d <= limit[j]))
-				*out++ = (struct npkv_hit){ (uint32_t)(g->first + i), (uint32_t)j };
+				*out++ = (struct npkv_hit){(uint32_t)(g->first + i), (uint32_t)j};
 		}
 	}
 	return out;
 }
 
 size_t npkv_scan(const struct npkv_plan *p, const void *pack, void *work, const void *rows, size_t stride, size_t nrows,
-		 struct npkv_hit *hits, size_t cap, size_t *nhits)
+	struct npkv_hit *hits, size_t cap, size_t *nhits)
 {
-	struct scan s = { .p = p, .pack = pack, .work = work, .hits = hits };
-	struct group g = { .raw_stride = stride };
+	struct scan s = {.p = p, .pack = pack, .work = work, .hits = hits};
+	struct group g = {.raw_stride = stride};
 	struct npkv_hit *out = hits;
 	size_t done = 0;
 

@@ -112,11 +112,15 @@ static inline svfloat32_t loadn_f16(const void *p, size_t n)
 #define FOLD4 fold4_i64
 #include "one.inc"
 
-enum { ROWS = 12 };
+enum {
+	ROWS = 12
+};
 #define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9)
-#define EACH_ROW(X) \
-	X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) \
-	X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1) X(11, x9, 2)
+#define EACH_ROW(X)                                                                                                    \
+	X(0, x0, 0)                                                                                                    \
+	X(1, x0, 1)                                                                                                    \
+	X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1)   \
+		X(11, x9, 2)
 #define LANES svcntw()
 
 #define VQ svfloat32_t
@@ -183,12 +187,12 @@ void npkv_init_sve(struct npkv_ops *o)
 	o->l2[NPKV_F16] = l2_f16;
 	o->l2[NPKV_F32] = l2_f32;
 	o->l2[NPKV_F64] = l2_f64;
-	o->tile_f32[0] = (struct npkv_tile){ tile_f32_wide, ROWS, 2 * lanes };
-	o->tile_f32[1] = (struct npkv_tile){ tile_f32_narrow, ROWS, lanes };
-	o->tile_i8[0] = (struct npkv_tile){ tile_i8_wide, ROWS, 2 * lanes };
-	o->tile_i8[1] = (struct npkv_tile){ tile_i8_narrow, ROWS, lanes };
-	o->tile_u8[0] = (struct npkv_tile){ tile_u8_wide, ROWS, 2 * lanes };
-	o->tile_u8[1] = (struct npkv_tile){ tile_u8_narrow, ROWS, lanes };
+	o->tile_f32[0] = (struct npkv_tile){tile_f32_wide, ROWS, 2 * lanes};
+	o->tile_f32[1] = (struct npkv_tile){tile_f32_narrow, ROWS, lanes};
+	o->tile_i8[0] = (struct npkv_tile){tile_i8_wide, ROWS, 2 * lanes};
+	o->tile_i8[1] = (struct npkv_tile){tile_i8_narrow, ROWS, lanes};
+	o->tile_u8[0] = (struct npkv_tile){tile_u8_wide, ROWS, 2 * lanes};
+	o->tile_u8[1] = (struct npkv_tile){tile_u8_narrow, ROWS, lanes};
 	o->lift_i8 = o->lift_u8 = lift;
 	o->int_form = NPKV_QUAD;
 }

@@ -41,26 +41,27 @@ static void check_narrowing(const struct k_level *l, const struct npkv_ops *scal
 		for (size_t i = 0; i < n; i++)
 			if (isnan(want[i]) ? !isnan(got[i]) : memcmp(&got[i], &want[i], sizeof(float)) != 0)
 				k_fail("%s f64 %.17g: %g, want %g", l->name, k_get(NPKV_F64, d, i), (double)got[i],
-				       (double)want[i]);
+					(double)want[i]);
 	}
 }
 
 static void log_of(const struct k_level *l, float x)
 {
-	float v[64] = { 0 };
+	float v[64] = {0};
 	double want = log(x < FLT_MIN ? (double)FLT_MIN : (double)x);
 
 	v[0] = x;
 	l->ops.log_f32(v, 1);
-	if (isnan(x) ? !isnan(v[0]) : x < 0 || isinf(x) ? !isinf(v[0]) :
-	    !(fabs((double)v[0] - want) <= 0x1p-21 * fmax(1, fabs(want))))
+	if (isnan(x)                ? !isnan(v[0])
+		: x < 0 || isinf(x) ? !isinf(v[0])
+				    : !(fabs((double)v[0] - want) <= 0x1p-21 * fmax(1, fabs(want))))
 		k_fail("%s log %a: %.9g, want %.9g", l->name, (double)x, (double)v[0], want);
 }
 
 static void check_logs(const struct k_level *l)
 {
-	static const float edges[] = { 0, -0.0f, 1, FLT_MIN, FLT_MAX, 1e-45f, INFINITY, -INFINITY, NAN, -1, -1e-45f,
-				       0x1.fffffep-1f, 0x1.000002p0f, 0x1.6a09e6p-1f, 0x1.6a09e8p-1f };
+	static const float edges[] = {0, -0.0f, 1, FLT_MIN, FLT_MAX, 1e-45f, INFINITY, -INFINITY, NAN, -1, -1e-45f,
+		0x1.fffffep-1f, 0x1.000002p0f, 0x1.6a09e6p-1f, 0x1.6a09e8p-1f};
 	uint64_t rng = 5;
 
 	for (size_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
@@ -93,9 +94,9 @@ static void check_entropy(const struct k_level *l)
 		l->ops.entropy(x, n, out);
 		bound *= a + 2 * sum;
 		if (!(fabs((double)out[0] - s) <= bound) || !(fabs((double)out[1] - a) <= bound) ||
-		    !(fabs((double)out[2] - sum) <= bound))
+			!(fabs((double)out[2] - sum) <= bound))
 			k_fail("%s entropy n %zu: %g %g %g, want %g %g %g", l->name, n, (double)out[0], (double)out[1],
-			       (double)out[2], s, a, sum);
+				(double)out[2], s, a, sum);
 		if (n == 0)
 			continue;
 		x[n / 2] = n % 3 == 0 ? -1.0f : n % 3 == 1 ? INFINITY : NAN;
@@ -119,12 +120,13 @@ static void check_norms(const struct k_level *l, const struct npkv_ops *scalar)
 			k_fail("%s norms n %zu: another count", l->name, n);
 		for (size_t i = 0; i < n; i++)
 			if (isnan(want[i]) ? !isnan(got[i]) : got[i] != want[i])
-				k_fail("%s norm of %g: %g, want %g", l->name, (double)xx[i], (double)got[i], (double)want[i]);
+				k_fail("%s norm of %g: %g, want %g", l->name, (double)xx[i], (double)got[i],
+					(double)want[i]);
 	}
 }
 
-static bool same_hits(const struct npkv_hit *a, const struct npkv_hit *a_end, const struct npkv_hit *b,
-		      const struct npkv_hit *b_end)
+static bool same_hits(
+	const struct npkv_hit *a, const struct npkv_hit *a_end, const struct npkv_hit *b, const struct npkv_hit *b_end)
 {
 	if (a_end - a != b_end - b)
 		return false;
@@ -137,13 +139,16 @@ static bool same_hits(const struct npkv_hit *a, const struct npkv_hit *a_end, co
 /* Small whole numbers: every product is exact, so that fused and separate rounding agree. */
 static void check_sifts(const struct k_level *l, const struct npkv_ops *scalar)
 {
-	enum { ROWS = 14, WIDTH = 64 };
+	enum {
+		ROWS = 14,
+		WIDTH = 64
+	};
 	static float c[ROWS * WIDTH], nx[WIDTH], u[WIDTH], w[WIDTH];
 	static struct npkv_hit got[ROWS * WIDTH], want[ROWS * WIDTH];
 	uint64_t rng = 8;
 
 	for (size_t n = 0; n <= WIDTH; n++) {
-		struct npkv_hit base = { 1000, 77 };
+		struct npkv_hit base = {1000, 77};
 		struct npkv_hit *a, *b;
 
 		k_fill(NPKV_F32, K_SMALL_INTS, &rng, ROWS * WIDTH, c);
@@ -165,7 +170,7 @@ static void check_sifts(const struct k_level *l, const struct npkv_ops *scalar)
 
 static void check_crc(const struct k_level *l, const struct npkv_ops *scalar)
 {
-	static const size_t large[] = { 511, 1535, 1536, 1537, 12287, 12288, 12289, 13824, 40000, 100003 };
+	static const size_t large[] = {511, 1535, 1536, 1537, 12287, 12288, 12289, 13824, 40000, 100003};
 	uint64_t rng = 9;
 
 	if (l->ops.crc32c(0, "123456789", 9) != 0xe3069283)
@@ -180,8 +185,8 @@ static void check_crc(const struct k_level *l, const struct npkv_ops *scalar)
 		whole = l->ops.crc32c(5, p, n);
 		parts = l->ops.crc32c(l->ops.crc32c(5, p, cut), p + cut, n - cut);
 		if (whole != want || parts != want)
-			k_fail("%s crc32c of %zu bytes: %08x, cut at %zu: %08x, want %08x", l->name, n, whole, cut, parts,
-			       want);
+			k_fail("%s crc32c of %zu bytes: %08x, cut at %zu: %08x, want %08x", l->name, n, whole, cut,
+				parts, want);
 	}
 }
 

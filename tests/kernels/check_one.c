@@ -6,7 +6,10 @@
 
 #include "kern.h"
 
-enum { MAX_DIM = 4099, MAX_ROWS = 19 };
+enum {
+	MAX_DIM = 4099,
+	MAX_ROWS = 19
+};
 
 struct job {
 	const struct k_level *l;
@@ -15,8 +18,8 @@ struct job {
 	enum k_values v;
 	size_t dim, nrows, stride;
 	char *rows;
-	_Alignas(64) char stored[8 * MAX_DIM];          /* the query as an array holds it */
-	_Alignas(64) char form[8 * MAX_DIM + 512];      /* as the kernel wants it, zeros behind */
+	_Alignas(64) char stored[8 * MAX_DIM];     /* the query as an array holds it */
+	_Alignas(64) char form[8 * MAX_DIM + 512]; /* as the kernel wants it, zeros behind */
 };
 
 struct sums {
@@ -25,7 +28,7 @@ struct sums {
 
 static struct sums reference(const struct job *j, size_t row)
 {
-	struct sums s = { 0 };
+	struct sums s = {0};
 	const char *x = j->rows + row * j->stride;
 
 	for (size_t k = 0; k < j->dim; k++) {
@@ -49,8 +52,8 @@ static void near(const struct job *j, size_t row, const char *what, float got, d
 		return;
 	if (scale > 1e38 && !isfinite(got))
 		return;
-	k_fail("%s %s type %d values %d dim %zu row %zu of %zu: %s is %.9g, want %.17g +- %.3g", j->l->name, j->kernel, j->t,
-	       j->v, j->dim, row, j->nrows, what, (double)got, want, bound);
+	k_fail("%s %s type %d values %d dim %zu row %zu of %zu: %s is %.9g, want %.17g +- %.3g", j->l->name, j->kernel,
+		j->t, j->v, j->dim, row, j->nrows, what, (double)got, want, bound);
 }
 
 static void run(struct job *j, bool diff)
@@ -113,7 +116,7 @@ static void run_bits(struct job *j)
 		}
 		if (c[i] != (float)both || xx[i] != (float)ones || s[i] != (float)differ || d[i] != -(float)differ)
 			k_fail("%s bits dim %zu row %zu: and %g of %g, xor %g; want %u %u %u", j->l->name, j->dim, i,
-			       (double)c[i], (double)xx[i], (double)s[i], both, ones, differ);
+				(double)c[i], (double)xx[i], (double)s[i], both, ones, differ);
 	}
 }
 
@@ -161,8 +164,8 @@ static void run_type(struct job *j, enum npkv_dtype t, enum k_values v, size_t d
 
 void check_one(const struct k_level *l)
 {
-	static const size_t large[] = { 511, 512, 768, 1000, 1025, MAX_DIM };
-	static const enum k_values values[] = { K_PLAIN, K_PROBABILITIES, K_SPECIAL, K_HUGE, K_TINY };
+	static const size_t large[] = {511, 512, 768, 1000, 1025, MAX_DIM};
+	static const enum k_values values[] = {K_PLAIN, K_PROBABILITIES, K_SPECIAL, K_HUGE, K_TINY};
 	static struct job j;
 	uint64_t rng = 1;
 

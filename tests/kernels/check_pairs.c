@@ -15,9 +15,9 @@ static void expect(const struct k_level *l, const char *what, double got, double
 
 static void check_cases(const struct k_level *l)
 {
-	const float zero[2] = { 0, 0 }, ones[2] = { 1, 1 }, p[2] = { 0.25f, 0.75f }, e0[2] = { 1, 0 }, e1[2] = { 0, 1 };
-	const float negative[2] = { -1, 1 }, nan[2] = { NAN, 1 };
-	const uint8_t none[3] = { 0 }, some[3] = { 0xf0, 0x01, 0x80 }, other[3] = { 0x30, 0x00, 0x80 };
+	const float zero[2] = {0, 0}, ones[2] = {1, 1}, p[2] = {0.25f, 0.75f}, e0[2] = {1, 0}, e1[2] = {0, 1};
+	const float negative[2] = {-1, 1}, nan[2] = {NAN, 1};
+	const uint8_t none[3] = {0}, some[3] = {0xf0, 0x01, 0x80}, other[3] = {0x30, 0x00, 0x80};
 	const struct npkv_ops *o = &l->ops;
 
 #define F32(m, q, x) npkv_pair(o, m, NPKV_F32, q, x, 2)
@@ -51,7 +51,7 @@ static void check_cases(const struct k_level *l)
 /* {.2,.8} against {.5,.5}: the value that a three-term series gets wrong (0.2232). */
 static void check_known_kl(const struct k_level *l)
 {
-	const double q[2] = { 0.2, 0.8 }, x[2] = { 0.5, 0.5 };
+	const double q[2] = {0.2, 0.8}, x[2] = {0.5, 0.5};
 	double kl = npkv_pair(&l->ops, NPKV_KL, NPKV_F64, q, x, 2);
 
 	if (!(fabs(kl - 0.19274475702175742) < 1e-15))
@@ -64,7 +64,7 @@ struct sums {
 
 static struct sums reference(enum npkv_dtype t, const void *q, const void *x, size_t dim)
 {
-	struct sums s = { 0 };
+	struct sums s = {0};
 
 	for (size_t k = 0; k < dim; k++) {
 		long double a = (long double)k_get(t, q, k), b = (long double)k_get(t, x, k), m = (a + b) / 2;
@@ -83,8 +83,8 @@ static struct sums reference(enum npkv_dtype t, const void *q, const void *x, si
 	return s;
 }
 
-static void near(const struct k_level *l, enum npkv_metric m, enum npkv_dtype t, const void *q, const void *x, size_t dim,
-		 long double want, long double scale)
+static void near(const struct k_level *l, enum npkv_metric m, enum npkv_dtype t, const void *q, const void *x,
+	size_t dim, long double want, long double scale)
 {
 	double got = npkv_pair(&l->ops, m, t, q, x, dim);
 	struct npkv_ops scalar;
@@ -93,8 +93,8 @@ static void near(const struct k_level *l, enum npkv_metric m, enum npkv_dtype t,
 	npkv_init(&scalar, 0);
 	same = npkv_pair(&scalar, m, t, q, x, dim);
 	if (!(fabsl((long double)got - want) <= 1e-13L * scale) || memcmp(&got, &same, sizeof(got)) != 0)
-		k_fail("%s pair metric %d type %d dim %zu: %.17g, scalar %.17g, want %.20Lg", l->name, m, t, dim, got, same,
-		       want);
+		k_fail("%s pair metric %d type %d dim %zu: %.17g, scalar %.17g, want %.20Lg", l->name, m, t, dim, got,
+			same, want);
 }
 
 static void check_values(const struct k_level *l, enum npkv_dtype t, size_t dim, uint64_t *rng)
@@ -114,7 +114,7 @@ static void check_values(const struct k_level *l, enum npkv_dtype t, size_t dim,
 	if (t > NPKV_F64)
 		return;
 	k_fill(t, K_PROBABILITIES, rng, dim, q);
-	for (size_t k = 0; k < dim; k++)                /* no zeros in the row: kl stays finite */
+	for (size_t k = 0; k < dim; k++) /* no zeros in the row: kl stays finite */
 		do
 			k_fill(t, K_PROBABILITIES, rng, 1, x + k * npkv_dtype_bytes(t));
 		while (k_get(t, x, k) == 0);
@@ -130,7 +130,7 @@ void check_pairs(const struct k_level *l)
 	check_cases(l);
 	check_known_kl(l);
 	for (size_t d = 0; d < 261 + 3; d++) {
-		static const size_t large[] = { 1023, 1025, 30001 };
+		static const size_t large[] = {1023, 1025, 30001};
 
 		for (enum npkv_dtype t = NPKV_F16; t < NPKV_BOOL; t++)
 			check_values(l, t, d < 261 ? d : large[d - 261], &rng);
@@ -154,6 +154,6 @@ void check_plans(const struct k_level *l)
 	if (npkv_plan_init(&p, &l->ops, NPKV_DOT, NPKV_F32, 10, 0) == 0)
 		k_fail("%s: a plan without queries", l->name);
 	if (npkv_plan_init(&p, &l->ops, NPKV_DOT, NPKV_F32, SIZE_MAX / 8, 1) == 0 ||
-	    npkv_plan_init(&p, &l->ops, NPKV_DOT, NPKV_F32, (size_t)1 << 40, (size_t)1 << 30) == 0)
+		npkv_plan_init(&p, &l->ops, NPKV_DOT, NPKV_F32, (size_t)1 << 40, (size_t)1 << 30) == 0)
 		k_fail("%s: a plan beyond memory", l->name);
 }

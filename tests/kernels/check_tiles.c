@@ -42,7 +42,7 @@ static void compare(const struct job *j, const float *c, const char *queries, co
 				want = and_count((const unsigned char *)a, (const unsigned char *)b, j->dim);
 			if (!(fabs(got - want) <= scale * (j->t == NPKV_F32 ? (double)j->dim + 2 : 1) * 0x1p-24))
 				k_fail("%s tile %ux%u type %d dim %zu row %zu query %zu: %.9g, want %.9g", j->l->name,
-				       j->tile->rows, j->tile->width, j->t, j->dim, r, q, got, want);
+					j->tile->rows, j->tile->width, j->t, j->dim, r, q, got, want);
 		}
 	}
 }
@@ -55,7 +55,8 @@ static char *form_of(const struct job *j, const struct npkv_plan *p, const char 
 
 	for (size_t r = 0; r < j->tile->rows; r++) {
 		if (p->kind == KIND_INT) {
-			(j->t == NPKV_I8 ? j->l->ops.lift_i8 : j->l->ops.lift_u8)(rows + r * bytes, j->dim, form + r * width);
+			(j->t == NPKV_I8 ? j->l->ops.lift_i8 : j->l->ops.lift_u8)(
+				rows + r * bytes, j->dim, form + r * width);
 			continue;
 		}
 		memset(form + r * width, 0, width);
@@ -80,7 +81,7 @@ static void run(const struct job *j, uint64_t *rng)
 	npkv_pack(&p, queries, bytes, pack);
 	npkv_map_pack(&p, &map);
 	j->tile->run(pack + (p.nnarrow ? map.narrow : map.wide), form_of(j, &p, rows),
-		     p.nsteps * (p.kind == KIND_AND ? 8 : 4), p.nsteps, c);
+		p.nsteps * (p.kind == KIND_AND ? 8 : 4), p.nsteps, c);
 	compare(j, c, queries, rows);
 	free(pack);
 	free(c);
@@ -99,8 +100,8 @@ static void run_tiles(struct job *j, const struct npkv_tile *tiles, size_t n, ui
 
 void check_tiles(const struct k_level *l)
 {
-	static const size_t large[] = { 512, 768, 1000, 1025, 4099 };
-	struct job j = { .l = l };
+	static const size_t large[] = {512, 768, 1000, 1025, 4099};
+	struct job j = {.l = l};
 	uint64_t rng = 2;
 
 	for (size_t d = 1; d < 261 + 5; d++) {

@@ -15,19 +15,19 @@ size_t k_levels(struct k_level *out)
 		const char *name;
 		unsigned cpu;
 	} steps[K_LEVELS_MAX] = {
-		{ "scalar", 0 },
-		{ "sse4.2", NPKV_SSE42 },
-		{ "avx2", NPKV_SSE42 | NPKV_AVX2 },
-		{ "avx512", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 },
-		{ "avx512+", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT },
-		{ "neon", NPKV_NEON },
-		{ "neon+", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC },
-		{ "sve", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE },
+		{"scalar", 0},
+		{"sse4.2", NPKV_SSE42},
+		{"avx2", NPKV_SSE42 | NPKV_AVX2},
+		{"avx512", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512},
+		{"avx512+", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
+		{"neon", NPKV_NEON},
+		{"neon+", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC},
+		{"sve", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE},
 	};
 	unsigned have = npkv_cpu();
 	size_t n = 0;
 
-#ifdef NPKV_EMULATED                            /* avx512_vnni.c and avx512_vpopcnt.c built against libsimde */
+#ifdef NPKV_EMULATED /* avx512_vnni.c and avx512_vpopcnt.c built against libsimde */
 	have |= NPKV_VNNI | NPKV_VPOPCNT;
 #endif
 
@@ -77,7 +77,7 @@ static double uniform(uint64_t *rng)
 
 static double value(enum npkv_dtype t, enum k_values v, uint64_t *rng)
 {
-	static const double special[] = { 0, -0.0, INFINITY, -INFINITY, NAN, 6e-8, 1e-40, 1e-310, 65504, 1, -1 };
+	static const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN, 6e-8, 1e-40, 1e-310, 65504, 1, -1};
 	double big = t == NPKV_F16 ? 6e4 : t == NPKV_F32 ? 3e38 : 1e308;
 	double small = t == NPKV_F16 ? 6e-8 : t == NPKV_F32 ? 1e-44 : 5e-324;
 	double x = 2 * uniform(rng) - 1;
@@ -148,7 +148,7 @@ static uint8_t byte(enum k_values v, uint64_t r)
 		return 0;
 	case K_SMALL_INTS:
 		return (uint8_t)(r % 3);
-	default:                                /* mostly the extremes of both kinds */
+	default: /* mostly the extremes of both kinds */
 		return r % 5 == 0 ? (uint8_t)(r >> 8) : r % 2 ? 0x80 : (uint8_t)(0x7f | (r & 0x80));
 	}
 }
@@ -177,9 +177,9 @@ double k_get(enum npkv_dtype t, const void *from, size_t i)
 	switch (t) {
 	case NPKV_F16:
 		memcpy(&h, p + 2 * i, sizeof(h));
-		d = (h & 0x7c00) == 0x7c00 ? (h & 0x3ff ? (double)NAN : (double)INFINITY) :
-		    h & 0x7c00 ? (double)((h & 0x3ff) | 0x400) * (double)(1u << (h >> 10 & 31)) * 0x1p-25 :
-		    (double)(h & 0x3ff) * 0x1p-24;
+		d = (h & 0x7c00) == 0x7c00 ? (h & 0x3ff ? (double)NAN : (double)INFINITY)
+		    : h & 0x7c00           ? (double)((h & 0x3ff) | 0x400) * (double)(1u << (h >> 10 & 31)) * 0x1p-25
+					   : (double)(h & 0x3ff) * 0x1p-24;
 		return h & 0x8000 ? -d : d;
 	case NPKV_F32:
 		memcpy(&f, p + 4 * i, sizeof(f));

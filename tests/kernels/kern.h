@@ -11,7 +11,9 @@ struct k_level {
 	struct npkv_ops ops;
 };
 
-enum { K_LEVELS_MAX = 8 };
+enum {
+	K_LEVELS_MAX = 8
+};
 
 /* Every table that this CPU can run, from the scalar one up, one feature more each time. */
 size_t k_levels(struct k_level *out);
@@ -21,7 +23,16 @@ size_t k_levels(struct k_level *out);
 void *k_guarded(unsigned slot, size_t bytes);
 
 /* How numbers are chosen. */
-enum k_values { K_PLAIN, K_SMALL_INTS, K_PROBABILITIES, K_SPECIAL, K_HUGE, K_TINY, K_OFFSET, K_VALUES };
+enum k_values {
+	K_PLAIN,
+	K_SMALL_INTS,
+	K_PROBABILITIES,
+	K_SPECIAL,
+	K_HUGE,
+	K_TINY,
+	K_OFFSET,
+	K_VALUES
+};
 
 void k_fill(enum npkv_dtype t, enum k_values v, uint64_t *rng, size_t n, void *to);
 double k_get(enum npkv_dtype t, const void *from, size_t i);
@@ -31,11 +42,11 @@ uint64_t k_rand(uint64_t *state);
 void k_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 unsigned k_failures(void);
 
-void check_one(const struct k_level *l);        /* single-query kernels */
+void check_one(const struct k_level *l); /* single-query kernels */
 void check_tiles(const struct k_level *l);
-void check_convert(const struct k_level *l);    /* widening, logs, norms, comparisons, crc32c */
-void check_pairs(const struct k_level *l);      /* npkv_pair(): values, and the same on every level */
-void check_search(const struct k_level *l);     /* scan and limits against sorting all scores */
-void check_plans(const struct k_level *l);      /* what is refused */
+void check_convert(const struct k_level *l); /* widening, logs, norms, comparisons, crc32c */
+void check_pairs(const struct k_level *l);   /* npkv_pair(): values, and the same on every level */
+void check_search(const struct k_level *l);  /* scan and limits against sorting all scores */
+void check_plans(const struct k_level *l);   /* what is refused */
 
 #endif

@@ -41,15 +41,15 @@ struct state {
 	char *pack, *work;
 };
 
-static size_t take_hits(const struct npkv_ops *o, const struct t_problem *p, struct state *s, size_t nhits, size_t first,
-			uint64_t *ids, double *scores)
+static size_t take_hits(const struct npkv_ops *o, const struct t_problem *p, struct state *s, size_t nhits,
+	size_t first, uint64_t *ids, double *scores)
 {
 	size_t bytes = p->dim * npkv_dtype_bytes(p->dtype);
 
 	for (size_t i = 0; i < nhits; i++) {
 		size_t q = s->hits[i].query, row = first + s->hits[i].row;
 		double score = npkv_pair(o, p->metric, p->dtype, (const char *)p->queries + q * bytes,
-					 (const char *)p->rows + row * bytes, p->dim);
+			(const char *)p->rows + row * bytes, p->dim);
 
 		if (keep(p, ids + q * p->k, scores + q * p->k, &s->have[q], row, score) && s->have[q] == p->k)
 			npkv_limit(&s->plan, s->pack, s->work, q, scores[q * p->k + p->k - 1], false);
@@ -61,7 +61,7 @@ size_t t_search(const struct npkv_ops *o, const struct t_problem *p, uint64_t *i
 {
 	size_t bytes = p->dim * npkv_dtype_bytes(p->dtype), block = 64, looked = 0;
 	size_t most = ((size_t)1 << 20) / (bytes + 1) + 64;
-	struct state s = { 0 };
+	struct state s = {0};
 
 	if ((p->narrow ? npkv_plan_init_narrow : npkv_plan_init)(&s.plan, o, p->metric, p->dtype, p->dim, p->nq) != 0)
 		return SIZE_MAX;
@@ -79,8 +79,8 @@ size_t t_search(const struct npkv_ops *o, const struct t_problem *p, uint64_t *i
 	for (size_t done = 0; looked != SIZE_MAX && done < p->nrows;) {
 		size_t n = p->nrows - done < block ? p->nrows - done : block, nhits, step;
 
-		step = npkv_scan(&s.plan, s.pack, s.work, (const char *)p->rows + done * bytes, bytes, n, s.hits, s.cap,
-				 &nhits);
+		step = npkv_scan(
+			&s.plan, s.pack, s.work, (const char *)p->rows + done * bytes, bytes, n, s.hits, s.cap, &nhits);
 		looked += take_hits(o, p, &s, nhits, done, ids, scores);
 		done += step;
 		block = 2 * block < most ? 2 * block : most;

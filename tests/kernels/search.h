@@ -9,7 +9,7 @@ struct t_problem {
 	enum npkv_dtype dtype;
 	const void *queries, *rows;
 	size_t dim, nq, nrows, k;
-	bool narrow;                    /* npkv_plan_init_narrow() */
+	bool narrow; /* npkv_plan_init_narrow() */
 };
 
 /* ids and scores are nq x k; fewer rows than k leave the rest of a line untouched. Returns how many hits were

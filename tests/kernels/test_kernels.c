@@ -24,7 +24,7 @@ static unsigned on_all_levels(const char *what, void (*check)(const struct k_lev
 /* A level is forced by its name; a wrong name and a level that the CPU lacks are told apart. */
 static unsigned forced_levels(void)
 {
-	static const char *const names[] = { "scalar", "avx2", "avx512", "neon", "sve" };
+	static const char *const names[] = {"scalar", "avx2", "avx512", "neon", "sve"};
 	unsigned cpu = 99, before = k_failures();
 
 	unsetenv("NPKV_TEST_LEVEL");
@@ -36,8 +36,8 @@ static unsigned forced_levels(void)
 
 		setenv("NPKV_TEST_LEVEL", names[i], 1);
 		rc = npkv_cpu_from_env("NPKV_TEST_LEVEL", &got);
-		if (rc == 0 ? (got & ~npkv_cpu()) || strcmp(npkv_level_name(got), names[i]) != 0 :
-		    rc != NPKV_ENV_LACKING || got != 99)
+		if (rc == 0 ? (got & ~npkv_cpu()) || strcmp(npkv_level_name(got), names[i]) != 0
+			    : rc != NPKV_ENV_LACKING || got != 99)
 			k_fail("level %s: %d, mask %x", names[i], rc, got);
 	}
 	setenv("NPKV_TEST_LEVEL", "AVX9", 1);
@@ -48,7 +48,11 @@ static unsigned forced_levels(void)
 
 #ifdef NPKV_NO_CMOCKA
 #define TEST(NAME) static void NAME(void)
-#define T_CHECK(COND) do { if (!(COND)) fprintf(stderr, "%s failed\n", __func__); } while (0)
+#define T_CHECK(COND)                                                                                                  \
+	do {                                                                                                           \
+		if (!(COND))                                                                                           \
+			fprintf(stderr, "%s failed\n", __func__);                                                      \
+	} while (0)
 #else
 #include "t.h"
 #endif
