@@ -189,6 +189,7 @@ bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy
 
 I := $(DESTDIR)$(PREFIX)
 LIBDIR ?= lib
+COMPLETION_DIRS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
 MAN1 := $(sort $(wildcard fs/*.1 tools/*.1))
 MAN5 := $(sort $(wildcard fs/*.5))
 MAN7 := $(sort $(wildcard fs/*.7))
@@ -206,8 +207,17 @@ install: all ## to $(DESTDIR)$(PREFIX)
 	$(if $(MAN1),install -m 644 $(MAN1) $(I)/share/man/man1)
 	$(if $(MAN5),install -m 644 $(MAN5) $(I)/share/man/man5)
 	$(if $(MAN7),install -m 644 $(MAN7) $(I)/share/man/man7)
+	install -d $(I)/sbin $(addprefix $(I)/share/,$(COMPLETION_DIRS))
+	ln -sf ../bin/numpackfs $(I)/sbin/mount.numpackfs
+	for p in numpackfs npk; do \
+		install -m 644 contrib/completions/$$p.bash $(I)/share/bash-completion/completions/$$p && \
+		install -m 644 contrib/completions/$$p.fish $(I)/share/fish/vendor_completions.d || exit 1; done
+	install -m 644 contrib/completions/_numpackfs $(I)/share/zsh/site-functions
+	install -m 644 contrib/completions/npk.zsh $(I)/share/zsh/site-functions/_npk
 
 uninstall: ## what install put there
+	rm -f $(I)/sbin/mount.numpackfs $(foreach p,numpackfs npk,$(addprefix $(I)/share/,bash-completion/completions/$(p) \
+		zsh/site-functions/_$(p) fish/vendor_completions.d/$(p).fish))
 	rm -f $(I)/bin/numpackfs $(I)/bin/npk $(I)/$(LIBDIR)/libnumpack.* $(I)/$(LIBDIR)/pkgconfig/libnumpack.pc $(I)/include/numpack.h
 	rm -f $(addprefix $(I)/share/man/man1/,$(notdir $(MAN1))) $(addprefix $(I)/share/man/man5/,$(notdir $(MAN5))) \
 		$(addprefix $(I)/share/man/man7/,$(notdir $(MAN7)))
