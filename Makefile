@@ -165,7 +165,7 @@ format:
 	clang-format -i $(OUR_C)
 
 tidy: | $(B)/.deps ## clang-tidy has nothing to say
-	clang-tidy --quiet $(filter-out simd/%,$(filter %.c,$(OUR_C))) -- $(filter-out -g -fPIC,$(BASE)) $(FUSE_CFLAGS) -DFUSE_USE_VERSION=314 -Itests -Ifs
+	clang-tidy --quiet $(filter-out simd/% tests/%,$(filter %.c,$(OUR_C))) -- $(filter-out -g -fPIC,$(BASE)) $(FUSE_CFLAGS) -DFUSE_USE_VERSION=314 -Itests -Ifs
 
 FUZZ_RUNS ?= 10000000
 fuzz: ## each fuzz target for FUZZ_RUNS executions (10 million)
