@@ -3,14 +3,18 @@
  * A reply may be followed at once by a FORGET of the node, a RELEASE of the handle: after it, only what this request holds
  * references of may be touched. */
 #include "ops.h"
+#include "changed.h"
 #include "channel.h"
 #include "dir.h"
+#include "file.h"
 #include "log.h"
 #include "names.h"
 #include "out.h"
+#include "root.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -33,7 +37,7 @@ static void begin(struct request *r, fuse_req_t req, enum npkfs_op op)
 	r->s = fuse_req_userdata(req);
 	r->node = NULL;
 	r->op = op;
-	r->who = (struct npkfs_caller){.uid = ctx->uid, .pid = ctx->pid};
+	r->who = (struct npkfs_caller){.uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid};
 	r->err.code = 0;
 	r->err.msg[0] = '\0';
 	NPKFS_COUNT(r->s->stats.ops[op]);
@@ -107,7 +111,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!begin_node(&r, req, NPKFS_OP_LOOKUP, parent))
 		return;
-	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &child, &r.err) : -ENOTDIR;
+	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &r.who, &child, &r.err) : -ENOTDIR;
 	if (rc != 0) {
 		fail(&r, r.node, name, rc);
 	} else {
@@ -157,7 +161,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	end(&r);
 }
 
-/* --- what a read-only mount refuses ------------------------------------------------------------------------------------- */
+/* --- changes of names and attributes ---------------------------------------------------------------------------------------- */
 
 static void refuse(fuse_req_t req, fuse_ino_t ino, const char *name, const char *what)
 {
@@ -165,24 +169,118 @@ static void refuse(fuse_req_t req, fuse_ino_t ino, const char *name, const char 
 
 	if (!begin_node(&r, req, NPKFS_OP_CHANGE, ino))
 		return;
-	fail(&r, r.node, name, npk_fail(&r.err, EROFS, "%s: this mount is read-only", what));
+	if (r.s->rw)
+		fail(&r, r.node, name, -EPERM);
+	else
+		fail(&r, r.node, name, npk_fail(&r.err, EROFS, "%s: this mount is read-only", what));
 	end(&r);
 }
 
+static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
+{
+	return (struct npkfs_handle *)(uintptr_t)fi->fh;
+}
+
+static uint64_t to_us(const struct stat *attr, int to_set)
+{
+	struct timespec t = attr->st_mtim;
+
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec < 0 ? 0 : (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int set_staged(struct npkfs_staged *st, const struct stat *attr, int to_set)
+{
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		atomic_store(&st->mtime_us, to_us(attr, to_set));
+	if (to_set & FUSE_SET_ATTR_MODE)
+		st->mode = attr->st_mode & 0777;
+	if (to_set & FUSE_SET_ATTR_UID)
+		st->uid = attr->st_uid;
+	if (to_set & FUSE_SET_ATTR_GID)
+		st->gid = attr->st_gid;
+	return 0;
+}
+
+static int set_array(struct request *r, const struct stat *attr, int to_set)
+{
+	struct npk_array *a;
+	int rc = npkfs_node_array(r->s, r->node, &a, &r->err);
+
+	if (rc != 0)
+		return rc;
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		rc = npk_array_set_mtime(a, to_us(attr, to_set), &r->err);
+	if (rc == 0)
+		rc = npkfs_announce_grown(r->s, a, &r->err);
+	npk_array_put(a);
+	return rc;
+}
+
+/* Time, mode and owner of the store's directory. */
+static int set_store(struct request *r, const struct stat *attr, int to_set)
+{
+	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+		to_set & FUSE_SET_ATTR_MTIME_NOW ? (struct timespec){.tv_nsec = UTIME_NOW} : attr->st_mtim};
+	int fd = npk_store_dirfd(r->s->store), rc = 0;
+
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		rc = futimens(fd, times);
+	if (rc == 0 && (to_set & FUSE_SET_ATTR_MODE))
+		rc = fchmod(fd, attr->st_mode & 07777);
+	if (rc == 0 && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		rc = fchown(fd, to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1,
+			to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1);
+	return rc == 0 ? 0 : npk_fail(&r->err, errno, "%s: %s", npk_store_path(r->s->store), strerror(errno));
+}
+
+/* Size first: it may end in another node. */
+static int set_file(struct request *r, const struct stat *attr, int to_set, struct npkfs_handle *h)
+{
+	struct npkfs_staged *st;
+	int rc = 0;
+
+	if (to_set & FUSE_SET_ATTR_SIZE)
+		rc = npkfs_file_resize(r->s, r->node, h, (uint64_t)attr->st_size, &r->who, &r->err);
+	to_set &= FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID |
+		  FUSE_SET_ATTR_GID;
+	if (rc != 0 || to_set == 0)
+		return rc;
+	st = (r->node->number & NPKFS_STAGED_NUMBER) != 0 ? npkfs_node_staged(r->node) : NULL;
+	rc = st != NULL && !st->committed ? set_staged(st, attr, to_set) : set_array(r, attr, to_set);
+	npkfs_staged_put(st);
+	return rc;
+}
+
 /* Truncating a conversation, as `>` does, is accepted and means nothing. */
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+static int set_attr(struct request *r, const struct stat *attr, int to_set, struct npkfs_handle *h)
 {
 	const int times = FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME;
-	struct request r;
 
-	(void)attr;
-	(void)fi;
+	if (r->node->type->conversation && (to_set & FUSE_SET_ATTR_SIZE) && !(to_set & ~(FUSE_SET_ATTR_SIZE | times)))
+		return 0;
+	if (!r->s->rw)
+		return npk_fail(&r->err, EROFS, "changing attributes: this mount is read-only");
+	if (r->node->type == &npkfs_array_type)
+		return set_file(r, attr, to_set, h);
+	if (r->node->type == &npkfs_root_type)
+		return set_store(r, attr, to_set);
+	return -EPERM;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct request r;
+	int rc;
+
 	if (!begin_node(&r, req, NPKFS_OP_CHANGE, ino))
 		return;
-	if (r.node->type->conversation && (to_set & FUSE_SET_ATTR_SIZE) && !(to_set & ~(FUSE_SET_ATTR_SIZE | times)))
-		reply_attr(&r);
+	rc = set_attr(&r, attr, to_set, fi != NULL ? handle_of(fi) : NULL);
+	if (rc != 0)
+		fail(&r, r.node, NULL, rc);
 	else
-		fail(&r, r.node, NULL, npk_fail(&r.err, EROFS, "changing attributes: this mount is read-only"));
+		reply_attr(&r);
 	end(&r);
 }
 
@@ -201,7 +299,20 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	refuse(req, parent, name, "unlink");
+	struct request r;
+	int rc;
+
+	if (!begin_node(&r, req, NPKFS_OP_CHANGE, parent))
+		return;
+	if (!r.s->rw)
+		rc = npk_fail(&r.err, EROFS, "unlink: this mount is read-only");
+	else
+		rc = r.node->type->unlink ? r.node->type->unlink(r.s, r.node, name, &r.who, &r.err) : -EPERM;
+	if (rc != 0)
+		fail(&r, r.node, name, rc);
+	else
+		fuse_reply_err(req, 0);
+	end(&r);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -218,10 +329,22 @@ static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 static void op_rename(
 	fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags)
 {
-	(void)newparent;
-	(void)newname;
-	(void)flags;
-	refuse(req, parent, name, "rename");
+	struct request r;
+	int rc;
+
+	if (!begin_node(&r, req, NPKFS_OP_CHANGE, parent))
+		return;
+	if (!r.s->rw)
+		rc = npk_fail(&r.err, EROFS, "rename: this mount is read-only");
+	else if (parent != NPKFS_ROOT_ID || newparent != NPKFS_ROOT_ID)
+		rc = -EPERM;
+	else
+		rc = npkfs_root_rename(r.s, name, newname, flags, &r.who, &r.err);
+	if (rc != 0)
+		fail(&r, r.node, name, rc);
+	else
+		fuse_reply_err(req, 0);
+	end(&r);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
@@ -230,20 +353,19 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const 
 	refuse(req, newparent, newname, "link");
 }
 
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
-{
-	(void)mode;
-	(void)fi;
-	refuse(req, parent, name, "create");
-}
-
+/* Attributes of others have no place here; cp -p and rsync -X accept that. */
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
+	struct npkfs_session *s = fuse_req_userdata(req);
+
 	(void)name;
 	(void)value;
 	(void)size;
 	(void)flags;
-	refuse(req, ino, NULL, "setxattr");
+	if (s->rw)
+		fuse_reply_err(req, EOPNOTSUPP);
+	else
+		refuse(req, ino, NULL, "setxattr");
 }
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
@@ -253,11 +375,6 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 }
 
 /* --- files -------------------------------------------------------------------------------------------------------------- */
-
-static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
-{
-	return (struct npkfs_handle *)(uintptr_t)fi->fh;
-}
 
 static void close_handle(struct npkfs_handle *h)
 {
@@ -269,28 +386,135 @@ static void close_handle(struct npkfs_handle *h)
 	NPKFS_ADD(s->stats.handles, -1);
 }
 
+/* What the kernel is told of an open handle. */
+static void describe(struct fuse_file_info *fi, const struct npkfs_open *o, struct npkfs_handle *h)
+{
+	fi->fh = (uintptr_t)h;
+	fi->direct_io = o->direct_io;
+	fi->keep_cache = o->keep_cache;
+	fi->noflush = h->ops->flush == NULL;
+}
+
+/* A request whose reply waits for notifications, or for dirty pages to be written out. */
+struct parked {
+	struct request r;
+	struct fuse_file_info fi;
+	struct npkfs_handle *h;
+	size_t taken;
+};
+
+static struct parked *park(const struct request *r, npkfs_inval_fn *fn)
+{
+	struct parked *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return NULL;
+	p->r = *r;
+	p->fi = (struct fuse_file_info){0};
+	if (npkfs_inval_call(&r->s->inval, fn, p) == 0)
+		return p;
+	free(p);
+	return NULL;
+}
+
+static void finish_open(struct request *r, struct fuse_file_info *fi)
+{
+	struct npkfs_open o = {.flags = fi->flags, .who = r->who};
+	struct npkfs_handle *h;
+	int rc = r->node->type->open ? r->node->type->open(r->s, r->node, &o, &h, &r->err) : -EISDIR;
+
+	if (rc != 0) {
+		fail(r, r->node, NULL, rc);
+	} else {
+		h->node = npkfs_node_ref(&r->s->inodes, r->node);
+		NPKFS_COUNT(r->s->stats.handles);
+		describe(fi, &o, h);
+		if (fuse_reply_open(r->req, fi) != 0)
+			close_handle(h);
+	}
+	end(r);
+}
+
+static void open_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	finish_open(&p->r, &p->fi);
+	free(p);
+}
+
+/* Whoever opens another file with the rows of a writable map must see what was written to the map; and what is announced of an
+ * array must have reached the kernel. */
+static bool open_must_wait(struct request *r)
+{
+	struct npkfs_node *node = r->node;
+	char *called;
+	size_t len;
+	bool wait;
+
+	if (!r->s->rw || node->type->kind == S_IFDIR || (node->name_len == 0 && node->type != &npkfs_array_type))
+		return false;
+	if (atomic_load(&r->s->writable) > 0 && atomic_load(&node->writable) == 0) {
+		called = npkfs_node_called(node, &len);
+		wait = called != NULL && npkfs_flush_maps(r->s, called, len);
+		free(called);
+		if (wait)
+			return true;
+	}
+	return !npkfs_inval_idle(&r->s->inval);
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct parked *p;
+	struct request r;
+
+	if (!begin_node(&r, req, NPKFS_OP_OPEN, ino))
+		return;
+	if (!open_must_wait(&r)) {
+		finish_open(&r, fi);
+		return;
+	}
+	p = calloc(1, sizeof(*p));
+	if (p != NULL) {
+		p->r = r;
+		p->fi = *fi;
+		if (npkfs_inval_call(&r.s->inval, open_parked, p) == 0)
+			return;
+		free(p);
+	}
+	fail(&r, r.node, NULL, npk_fail(&r.err, ENOMEM, "no memory to open a file"));
+	end(&r);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
 	struct npkfs_open o = {.flags = fi->flags};
+	struct npkfs_node *node = NULL;
+	struct fuse_entry_param e;
 	struct npkfs_handle *h;
 	struct request r;
 	int rc;
 
-	if (!begin_node(&r, req, NPKFS_OP_OPEN, ino))
+	if (!begin_node(&r, req, NPKFS_OP_CHANGE, parent))
 		return;
 	o.who = r.who;
-	rc = r.node->type->open ? r.node->type->open(r.s, r.node, &o, &h, &r.err) : -EISDIR;
+	if (!r.s->rw)
+		rc = npk_fail(&r.err, EROFS, "create: this mount is read-only");
+	else
+		rc = r.node->type->create ? r.node->type->create(r.s, r.node, name, mode, &o, &node, &h, &r.err)
+					  : -EPERM;
 	if (rc != 0) {
-		fail(&r, r.node, NULL, rc);
+		fail(&r, r.node, name, rc);
 	} else {
-		h->node = npkfs_node_ref(&r.s->inodes, r.node);
+		h->node = node; /* the reference goes over */
 		NPKFS_COUNT(r.s->stats.handles);
-		fi->fh = (uintptr_t)h;
-		fi->direct_io = o.direct_io;
-		fi->keep_cache = o.keep_cache;
-		fi->noflush = h->ops->flush == NULL;
-		if (fuse_reply_open(req, fi) != 0)
+		npkfs_entry_fill(r.s, node, &e);
+		describe(fi, &o, h);
+		if (fuse_reply_create(req, &e, fi) != 0) {
+			npkfs_node_forget(&r.s->inodes, e.ino, 1);
 			close_handle(h);
+		}
 	}
 	end(&r);
 }
@@ -347,25 +571,105 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
 }
 
+static void write_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	fuse_reply_write(p->r.req, p->taken);
+	free(p);
+}
+
+/* A direct-I/O write is answered when others see what it did; who holds a page of the file must not wait. */
+static void reply_write(struct request *r, struct npkfs_handle *h, const struct npkfs_write *w, size_t taken)
+{
+	struct parked *p = h->direct && w->announced ? calloc(1, sizeof(*p)) : NULL;
+
+	NPKFS_ADD(r->s->stats.written_bytes, taken);
+	if (p != NULL) {
+		p->r = *r;
+		p->taken = taken;
+		if (npkfs_inval_call(&r->s->inval, write_parked, p) == 0)
+			return;
+		free(p);
+	}
+	fuse_reply_write(r->req, taken);
+}
+
+static void finish_write(struct request *r, struct npkfs_handle *h, struct npkfs_write *w)
+{
+	size_t taken = 0;
+	int rc = h->ops->write != NULL ? h->ops->write(h, w, &taken, &r->err) : -EBADF;
+
+	if (rc != 0)
+		fail(r, h->node, NULL, rc);
+	else
+		reply_write(r, h, w, taken);
+}
+
+/* A command that must see the pages of writable maps runs when they are written out. */
+struct parked_write {
+	struct request r;
+	struct npkfs_handle *h;
+	struct npkfs_write w;
+	char buf[];
+};
+
+static void command_parked(void *ctx)
+{
+	struct parked_write *p = ctx;
+
+	finish_write(&p->r, p->h, &p->w);
+	free(p);
+}
+
+static bool write_must_wait(struct request *r, struct npkfs_handle *h)
+{
+	const struct npkfs_node *node = h->node;
+
+	return r->s->rw && node->control != NULL && atomic_load(&r->s->writable) > 0 &&
+	       npkfs_flush_maps(r->s, node->name_len > 0 ? node->name : NULL, node->name_len);
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct npkfs_write w = {.buf = buf, .len = size, .off = (uint64_t)off, .owner = fi->lock_owner};
 	struct npkfs_handle *h = handle_of(fi);
+	struct parked_write *p;
 	struct request r;
-	size_t taken = 0;
-	int rc = -EBADF;
 
 	(void)ino;
 	begin(&r, req, NPKFS_OP_WRITE);
 	w.who = r.who;
-	if (h->ops->write != NULL)
-		rc = h->ops->write(h, &w, &taken, &r.err);
-	if (rc != 0) {
-		fail(&r, h->node, NULL, rc);
+	if (!write_must_wait(&r, h)) {
+		finish_write(&r, h, &w);
 		return;
 	}
-	NPKFS_ADD(r.s->stats.written_bytes, taken);
-	fuse_reply_write(req, taken);
+	p = malloc(sizeof(*p) + size);
+	if (p != NULL) {
+		p->r = r;
+		p->h = h;
+		p->w = w;
+		p->w.buf = memcpy(p->buf, buf, size);
+		if (npkfs_inval_call(&r.s->inval, command_parked, p) == 0)
+			return;
+		free(p);
+	}
+	fail(&r, h->node, NULL, npk_fail(&r.err, ENOMEM, "no memory for %zu bytes", size));
+}
+
+static void flush_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	fuse_reply_err(p->r.req, 0);
+	free(p);
+}
+
+/* Answered behind what earlier writes of the handle announced. */
+static void reply_flushed(struct request *r)
+{
+	if (!r->s->rw || npkfs_inval_idle(&r->s->inval) || park(r, flush_parked) == NULL)
+		fuse_reply_err(r->req, 0);
 }
 
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -381,16 +685,25 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc != 0)
 		fail(&r, h->node, NULL, rc);
 	else
-		fuse_reply_err(req, 0);
+		reply_flushed(&r);
 }
 
-/* There is nothing to make durable, and a program that asks need not fail. */
+/* All that was acknowledged becomes durable, whichever file it was asked for. */
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	(void)ino;
+	struct request r;
+	int rc;
+
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, 0);
+	if (!begin_node(&r, req, NPKFS_OP_CHANGE, ino))
+		return;
+	rc = r.s->rw ? npk_store_fsync(r.s->store, &r.err) : 0;
+	if (rc != 0)
+		fail(&r, r.node, NULL, rc);
+	else
+		reply_flushed(&r);
+	end(&r);
 }
 
 /* No file has holes. */

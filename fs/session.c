@@ -4,6 +4,7 @@
  * the thread that called serve controls them: it alone starts, stops and joins. Others tell it by events, which a signal
  * handler may do. Teardown joins the notify thread while workers still run, because a notification may wait for them. */
 #include "ops.h"
+#include "changed.h"
 #include "channel.h"
 #include "export.h"
 #include "log.h"
@@ -92,23 +93,50 @@ static void on_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 	npkfs_log(level <= FUSE_LOG_ERR ? NPKFS_DEBUG : NPKFS_TRACE, "%s", line);
 }
 
+/* The owner's text is what others are told who find the store locked. */
+static int become_writer(struct npkfs_session *s, struct npk_err *err)
+{
+	char text[512];
+	int rc;
+
+	snprintf(text, sizeof(text), "mounted at %s", s->config->mountpoint);
+	npk_store_lock_timeout(s->store, s->config->lock_timeout * 1000);
+	rc = npk_store_set_owner(s->store, text, err);
+	if (rc == 0)
+		rc = npk_store_lock(s->store, err);
+	if (rc == 0 && s->config->drop_if_exists)
+		rc = npk_store_reset(s->store, err);
+	return rc;
+}
+
 static int open_store(struct npkfs_session *s, struct npk_err *err)
 {
+	const struct npkfs_config *c = s->config;
 	struct npk_store_info info;
-	int rc = npk_store_open(&s->store, s->config->store, NPK_RDONLY, err);
+	unsigned flags = c->ro ? NPK_RDONLY : c->create ? NPK_RDWR | NPK_CREATE : NPK_RDWR;
+	int rc = npk_store_open(&s->store, c->store, flags, err);
 
 	if (rc == 0)
 		rc = npk_guard_install(err);
 	if (rc != 0)
 		return rc;
 	npk_store_info(s->store, &info);
+	s->rw = !c->ro && !info.read_only;
+	if (s->rw)
+		rc = become_writer(s, err);
+	if (rc == -EROFS) { /* as mount(8) does with a device that is write-protected */
+		npkfs_log(NPKFS_WARN, "mounted read-only: %s", err->msg);
+		err->code = 0;
+		s->rw = false;
+		rc = 0;
+	}
 	npkfs_make_printable(info.warning);
 	npkfs_make_printable(info.why);
 	if (info.warning[0] != '\0')
 		npkfs_log(NPKFS_WARN, "%s", info.warning);
 	if (info.read_only)
 		npkfs_log(NPKFS_WARN, "the store can only be read: %s", info.why);
-	return 0;
+	return rc;
 }
 
 /* One -o option list. The path is escaped as libfuse's parser takes it. */
@@ -158,6 +186,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	s->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	atomic_init(&s->epoch, 1);
 	npkfs_lasterr_init(&s->lasterr);
+	npkfs_staging_init(&s->staging);
 	pthread_mutex_init(&s->export_lock, NULL);
 }
 
@@ -172,6 +201,8 @@ int npkfs_session_open(
 		return npk_fail(err, ENOMEM, "no memory for a session");
 	init_parts(s, c);
 	rc = open_store(s, err);
+	if (rc == -EBUSY)
+		*status = NPKFS_EXIT_BUSY;
 	if (rc == 0) {
 		*status = NPKFS_EXIT_FUSE;
 		if (s->event_fd < 0 || s->quit_fd < 0)
@@ -196,6 +227,26 @@ int npkfs_session_open(
 	return 0;
 }
 
+int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
+{
+	struct npk_store *store = s->store;
+
+	npkfs_staging_end(s);
+	npkfs_staging_fini(s);
+	npkfs_staging_init(&s->staging);
+	npkfs_inodes_fini(&s->inodes); /* generations and staged files belong to the store */
+	npkfs_export_put(s->export);
+	s->export = NULL;
+	s->store = NULL;
+	return npk_store_finish(store, err);
+}
+
+void npkfs_session_abandon(struct npkfs_session *s)
+{
+	if (s->mounted)
+		fuse_session_unmount(s->fuse);
+}
+
 void npkfs_session_close(struct npkfs_session *s)
 {
 	if (s == NULL)
@@ -205,6 +256,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
 		fuse_session_destroy(s->fuse);
+	npkfs_staging_fini(s);
 	npkfs_inodes_fini(&s->inodes);
 	npkfs_export_put(s->export);
 	npk_store_close(s->store);
@@ -220,9 +272,9 @@ void npkfs_session_close(struct npkfs_session *s)
 /* --- threads ------------------------------------------------------------------------------------------------------------ */
 
 struct threads {
-	pthread_t *workers, watch;
+	pthread_t *workers, watch, timer;
 	unsigned nworkers;
-	bool watching;
+	bool watching, timing;
 };
 
 /* libfuse's own multi-threaded loop ends its threads by cancelling them and starts them by need; ours are few and stay. */
@@ -255,6 +307,25 @@ static void on_wake(int sig)
 	(void)sig;
 }
 
+/* Once a second: files that nobody completes go; once in `commit` seconds what was acknowledged becomes durable. */
+static void *timer_main(void *session)
+{
+	struct npkfs_session *s = session;
+	struct pollfd quit = {.fd = s->quit_fd, .events = POLLIN};
+	struct npk_err err;
+	int rc;
+
+	for (unsigned second = 1; poll(&quit, 1, 1000) <= 0; second++) {
+		npkfs_staging_expire(s);
+		if (s->config->sync != NPKFS_SYNC_COMMIT || second % s->config->commit != 0)
+			continue;
+		rc = npk_store_fsync(s->store, &err);
+		if (rc != 0)
+			npkfs_log(NPKFS_ERROR, "sealing what was written: %s", err.msg);
+	}
+	return NULL;
+}
+
 /* All signals but those of faults and WAKE_SIGNAL are left to the thread that waits for them. */
 static int start_threads(struct npkfs_session *s, struct threads *t, struct npk_err *err)
 {
@@ -284,6 +355,10 @@ static int start_threads(struct npkfs_session *s, struct threads *t, struct npk_
 		rc = -pthread_create(&t->watch, NULL, npkfs_watch_main, s);
 		t->watching = rc == 0;
 	}
+	if (rc == 0 && s->rw) {
+		rc = -pthread_create(&t->timer, NULL, timer_main, s);
+		t->timing = rc == 0;
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc == 0 || (err != NULL && err->code != 0) ? rc
 							  : npk_fail(err, -rc, "starting threads: %s", strerror(-rc));
@@ -306,8 +381,12 @@ static void stop_threads(struct npkfs_session *s, struct threads *t)
 {
 	const uint64_t one = 1;
 
-	if (t->watching && write(s->quit_fd, &one, sizeof(one)) == sizeof(one))
-		pthread_join(t->watch, NULL);
+	if ((t->watching || t->timing) && write(s->quit_fd, &one, sizeof(one)) == sizeof(one)) {
+		if (t->watching)
+			pthread_join(t->watch, NULL);
+		if (t->timing)
+			pthread_join(t->timer, NULL);
+	}
 	npkfs_inval_stop(&s->inval);
 	join_workers(s, t);
 }
@@ -339,6 +418,13 @@ static void detach(struct npkfs_session *s)
 	s->mounted = false;
 }
 
+/* Dirty pages of maps come in while the loop still serves. */
+static void end_mount(struct npkfs_session *s)
+{
+	npkfs_flush_maps(s, NULL, 0);
+	detach(s);
+}
+
 /* --- serving ------------------------------------------------------------------------------------------------------------- */
 
 /* The read-ahead of the mount, as an administrator may set it; needs the right to write to sysfs. */
@@ -366,8 +452,10 @@ static void log_start(struct npkfs_session *s)
 	struct npk_store_info info;
 
 	npk_store_info(s->store, &info);
-	npkfs_log(NPKFS_INFO, "%s: %llu arrays, read-only, at %s", s->config->store, (unsigned long long)info.narrays,
-		s->config->mountpoint);
+	npkfs_log(NPKFS_INFO, "%s: %llu arrays, %s, at %s", s->config->store, (unsigned long long)info.narrays,
+		s->rw ? "read-write" : "read-only", s->config->mountpoint);
+	if (s->rw && s->config->watch != NPKFS_WATCH_OFF)
+		npkfs_log(NPKFS_WARN, "watch= is for read-only mounts: nobody else writes to this store now");
 }
 
 int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void *ctx, struct npk_err *err)
@@ -391,7 +479,7 @@ int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void 
 				ready(ctx);
 		}
 		if (events & (EVENT_STOP | EVENT_KILL))
-			detach(s);
+			end_mount(s);
 	}
 	stop_threads(s, &t);
 	free(t.workers);

@@ -7,12 +7,19 @@
 struct npkfs_session;
 
 /* What failed, as the exit status of the command tells (interface.md section 9). */
-enum npkfs_exit { NPKFS_OK, NPKFS_EXIT_USAGE, NPKFS_EXIT_STORE, NPKFS_EXIT_BUSY, NPKFS_EXIT_MOUNTPOINT, NPKFS_EXIT_FUSE };
+enum npkfs_exit {
+	NPKFS_OK,
+	NPKFS_EXIT_USAGE,
+	NPKFS_EXIT_STORE,
+	NPKFS_EXIT_BUSY,
+	NPKFS_EXIT_MOUNTPOINT,
+	NPKFS_EXIT_FUSE
+};
 
 /* Opens the store, mounts it, but serves nothing yet: after it returned 0 the process may fork into the background (no
  * thread runs). `c` is borrowed until close. On failure *status says which exit status fits. */
-int npkfs_session_open(struct npkfs_session **out, const struct npkfs_config *c, enum npkfs_exit *status,
-	struct npk_err *err);
+int npkfs_session_open(
+	struct npkfs_session **out, const struct npkfs_config *c, enum npkfs_exit *status, struct npk_err *err);
 /* Serves requests until the mount goes (umount, SIGTERM, SIGINT or npkfs_session_stop()). `ready` is called once, from
  * any thread, when the mount answers. Starts the threads, ends them before it returns. 0, or -errno of the loop. */
 int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void *ctx, struct npk_err *err);
@@ -21,6 +28,10 @@ void npkfs_session_stop(struct npkfs_session *s);
 /* SIGHUP: look at the store anew and drop caches. SIGUSR1: stats to the log. Both called from a normal thread. */
 void npkfs_session_reload(struct npkfs_session *s);
 void npkfs_session_log_stats(struct npkfs_session *s);
+/* After serving: everything is on disk, and the store is closed, also when it fails. */
+int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err);
+/* In a parent whose child served the session and died: takes the mount away, and touches nothing of the store. */
+void npkfs_session_abandon(struct npkfs_session *s);
 void npkfs_session_close(struct npkfs_session *s);
 
 #endif
