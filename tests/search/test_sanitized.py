@@ -18,6 +18,7 @@ THREADS = "any_layout or many_blocks or picked or progress or nonsense"
 FILES = ["test_agrees.py", "test_refused.py"] + (["test_hard.py", "test_others.py"] if MODE == "asan" else [])
 
 
+@pytest.mark.skipif(MODE == "tsan", reason="tests/prop/test_search.c runs the threads; Python's own make this too slow")
 @pytest.mark.parametrize("file", FILES)
 def test_file(tmp_path, file):
     runtime = subprocess.run(["gcc", f"-print-file-name=lib{MODE}.so"], capture_output=True, text=True, check=True)
