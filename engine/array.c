@@ -20,7 +20,8 @@ void npk_array_put(struct npk_array *a)
 	npk_gen_put(a->cur);
 	pthread_mutex_destroy(&a->lock);
 	npki_store_put(a->store);
-	free(a->entry);
+	npki_entry_put(a->entry);
+	npki_rowmap_put(a->live);
 	free(a);
 }
 
@@ -41,7 +42,8 @@ static int current_gen(struct npk_array *a, struct npk_err *err)
 		return npk_fail(err, ENOENT, "no array '%.256s' any more", a->name);
 	if (a->cur)
 		return 0;
-	rc = npki_gen_load(&a->cur, a->store, a->name, a->name_len, a->entry, &notes, err);
+	rc = npki_gen_load(&a->cur, a->store, a->name, a->name_len, &(struct npki_layout){a->entry, a->live, a->known},
+		&notes, err);
 	memcpy(a->warning, notes.warning, sizeof(a->warning));
 	return rc;
 }
@@ -99,7 +101,7 @@ int npk_array_info(struct npk_array *a, struct npk_array_info *out, struct npk_e
 		info_of_entry(out, a->entry);
 	if (rc == 0) {
 		info_of_gen(out, &a->cur->info);
-		out->nsegments = a->cur->nsources > a->cur->nsegs + 1 ? a->cur->nsegs : 0;
+		out->nsegments = a->cur->segmented ? a->cur->nsegs : 0;
 		memcpy(out->warning, a->warning, sizeof(out->warning));
 	}
 	pthread_mutex_unlock(&a->lock);

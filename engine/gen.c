@@ -27,16 +27,14 @@ void npk_gen_put(struct npk_gen *g)
 	if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	for (size_t i = 0; i < g->nsegs; i++)
-		if (g->seg[i].map_len)
-			munmap((void *)g->seg[i].base, g->seg[i].map_len);
+		npki_file_put(g->seg[i].file);
 	for (size_t i = 0; i < g->nsources; i++)
 		free(g->source[i].path);
-	npki_rowmap_free(g->live);
+	npki_rowmap_put(g->live);
 	pthread_mutex_destroy(&g->map_lock);
 	if (g->store)
 		npki_store_put(g->store);
 	free(g->seg);
-	free(g->source);
 	free(g);
 }
 
@@ -50,12 +48,10 @@ static int no_memory(const struct npk_gen *g, struct npk_err *err)
 	return npk_fail(err, ENOMEM, "array '%.200s': no memory for its layout", g->name);
 }
 
-/* Room for `nsegs` data files, the bitmap and a manifest. */
 static int alloc_segs(struct npk_gen *g, size_t nsegs, struct npk_err *err)
 {
 	g->seg = calloc(nsegs ? nsegs : 1, sizeof(*g->seg));
-	g->source = calloc(nsegs + 2, sizeof(*g->source));
-	return g->seg && g->source ? 0 : no_memory(g, err);
+	return g->seg ? 0 : no_memory(g, err);
 }
 
 static int add_source(struct npk_gen *g, const char *path, const struct npki_file_id *id, struct npk_err *err)
@@ -102,12 +98,11 @@ static int add_data_file(
 	if (g->nsegs == 0)
 		use_owner(g, &st);
 	id = npki_file_id_of(&st);
-	rc = add_source(g, path, &id, err);
+	rc = npki_file_new(&seg->file, g->store->dirfd, path, &id, err);
 	if (rc != 0)
 		return rc;
 	seg->first = g->nsegs ? seg[-1].first + seg[-1].nslots : 0;
 	seg->nslots = nslots;
-	seg->map_len = 0;
 	g->nsegs++;
 	g->info.blocks += (uint64_t)st.st_blocks;
 	*size = (uint64_t)st.st_size;
@@ -247,7 +242,7 @@ static int load_bitmap(
 		close(r.fd);
 		if (npki_file_id_same(&before, &after))
 			break;
-		npki_rowmap_free(g->live);
+		npki_rowmap_put(g->live);
 		g->live = NULL;
 		rc = npk_fail(err, EUCLEAN, "%.300s: changes while it is read", path);
 		usleep(1000);
@@ -256,13 +251,29 @@ static int load_bitmap(
 	return rc == 0 ? add_source(g, path, &before, err) : rc;
 }
 
+static void use_live(struct npk_gen *g)
+{
+	g->info.rows = g->live ? g->live->nlive : g->info.slots;
+	if (g->info.shape.ndim)
+		g->info.shape.dim[0] = g->info.rows;
+	if (g->live && g->live->nlive == g->live->nslots) { /* identity costs nothing */
+		npki_rowmap_put(g->live);
+		g->live = NULL;
+	}
+}
+
 static int load_rows(
-	struct npk_gen *g, const struct npki_entry *e, uint64_t held, struct npki_notes *notes, struct npk_err *err)
+	struct npk_gen *g, const struct npki_layout *from, uint64_t held, struct npki_notes *notes, struct npk_err *err)
 {
 	char *path;
 	int rc;
 
-	if (e->shape.ndim == 0) { /* a scalar never has a bitmap */
+	if (from->known) {
+		g->live = npki_rowmap_ref(from->live);
+		use_live(g);
+		return 0;
+	}
+	if (from->entry->shape.ndim == 0) { /* a scalar never has a bitmap */
 		struct npki_file_id none = {0};
 
 		g->info.rows = 1;
@@ -274,25 +285,21 @@ static int load_rows(
 	free(path);
 	if (rc != 0)
 		return rc;
-	g->info.rows = g->live ? g->live->nlive : g->info.slots;
-	g->info.shape.dim[0] = g->info.rows;
-	if (g->live && g->live->nlive == g->live->nslots) { /* identity costs nothing */
-		npki_rowmap_free(g->live);
-		g->live = NULL;
-	}
+	use_live(g);
 	return 0;
 }
 
 /* A name that ends in .npkseg says that the file is a list of segments. */
-static bool is_manifest(const char *file)
+bool npki_is_manifest(const char *file)
 {
 	size_t n = strlen(file);
 
 	return n >= 7 && strcmp(file + n - 7, ".npkseg") == 0;
 }
 
-static int load(struct npk_gen *g, const struct npki_entry *e, struct npki_notes *notes, struct npk_err *err)
+static int load(struct npk_gen *g, const struct npki_layout *from, struct npki_notes *notes, struct npk_err *err)
 {
+	const struct npki_entry *e = from->entry;
 	struct npki_file_id id;
 	uint64_t bytes, held = 0;
 	int rc;
@@ -305,18 +312,19 @@ static int load(struct npk_gen *g, const struct npki_entry *e, struct npki_notes
 	g->info.slots = e->shape.ndim ? e->shape.dim[0] : 1;
 	if (npki_shape_bytes(&e->shape, npk_dtype_size(e->dtype), &g->info.row_bytes, &bytes) != 0)
 		return npk_fail(err, EUCLEAN, "array '%.200s': the shape overflows", g->name);
-	if (!is_manifest(e->file)) {
+	if (!npki_is_manifest(e->file)) {
 		rc = load_one_file(g, e, &held, notes, err);
-		return rc == 0 ? load_rows(g, e, held, notes, err) : rc;
+		return rc == 0 ? load_rows(g, from, held, notes, err) : rc;
 	}
+	g->segmented = true;
 	rc = load_manifest(g, e, &held, &id, notes, err);
 	if (rc == 0)
-		rc = load_rows(g, e, held, notes, err);
+		rc = load_rows(g, from, held, notes, err);
 	return rc == 0 ? add_source(g, e->file, &id, err) : rc;
 }
 
 int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, size_t name_len,
-	const struct npki_entry *e, struct npki_notes *notes, struct npk_err *err)
+	const struct npki_layout *from, struct npki_notes *notes, struct npk_err *err)
 {
 	struct npk_gen *g = calloc(1, sizeof(*g) + name_len + 1);
 	int rc;
@@ -328,7 +336,7 @@ int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, s
 	pthread_mutex_init(&g->map_lock, NULL);
 	g->store = s;
 	npki_store_ref(s);
-	rc = load(g, e, notes, err);
+	rc = load(g, from, notes, err);
 	if (rc != 0) {
 		npk_gen_put(g);
 		return rc;
@@ -338,48 +346,86 @@ int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, s
 	return 0;
 }
 
+/* Takes over `file`. */
+static struct npk_gen *derive(
+	struct npk_gen *old, const struct npki_layout *to, struct npki_file *file, bool same_number)
+{
+	size_t name = strlen(old->name) + 1;
+	struct npk_gen *g;
+
+	g = calloc(1, sizeof(*g) + name);
+	if (!g || alloc_segs(g, 1, NULL) != 0) {
+		npki_file_put(file);
+		free(g);
+		return NULL;
+	}
+	g->refs = 1;
+	memcpy(g->name, old->name, name);
+	pthread_mutex_init(&g->map_lock, NULL);
+	g->store = old->store;
+	npki_store_ref(g->store);
+	g->info = old->info;
+	g->info.shape = to->entry->shape;
+	g->info.slots = to->entry->shape.ndim ? to->entry->shape.dim[0] : 1;
+	g->info.mtime_us = to->entry->mtime_us;
+	g->live = npki_rowmap_ref(to->live);
+	use_live(g);
+	g->seg[0] = (struct npki_seg){0, g->info.slots, NULL, file};
+	g->nsegs = 1;
+	if (!same_number)
+		g->info.number = atomic_fetch_add_explicit(&g->store->next_gen, 1, memory_order_relaxed);
+	return g;
+}
+
+struct npk_gen *npki_gen_derive(struct npk_gen *old, const struct npki_layout *to, bool same_number)
+{
+	if (old->segmented || old->nsegs != 1 || strcmp(old->seg[0].file->path, to->entry->file) != 0)
+		return NULL;
+	return derive(old, to, npki_file_ref(old->seg[0].file), same_number);
+}
+
+struct npk_gen *npki_gen_refile(struct npk_gen *old, const struct npki_layout *to)
+{
+	struct npki_file *f;
+
+	if (old->segmented || old->nsegs != 1 ||
+		npki_file_new(&f, old->store->dirfd, to->entry->file, &old->seg[0].file->id, NULL) != 0)
+		return NULL;
+	return derive(old, to, f, true);
+}
+
+static bool is_same(struct npk_gen *g, const char *path, const struct npki_file_id *id)
+{
+	struct npki_file_id now;
+
+	return npki_stat_file(g->store->dirfd, path, &now, NULL) == 0 && npki_file_id_same(&now, id);
+}
+
 bool npki_gen_is_current(struct npk_gen *g)
 {
-	struct npki_file_id id;
-
+	for (size_t i = 0; i < g->nsegs; i++)
+		if (!is_same(g, g->seg[i].file->path, &g->seg[i].file->id))
+			return false;
 	for (size_t i = 0; i < g->nsources; i++)
-		if (g->source[i].path[0] && (npki_stat_file(g->store->dirfd, g->source[i].path, &id, NULL) != 0 ||
-						    !npki_file_id_same(&id, &g->source[i].id)))
+		if (!is_same(g, g->source[i].path, &g->source[i].id))
 			return false;
 	return true;
 }
 
-/* The file must be the one whose size was checked; what has been appended since is no harm. */
+#define MAP_MORE ((size_t)64 << 20) /* address space that a mapping keeps for appends, at least */
+
 static int map_segment(struct npk_gen *g, size_t i, struct npk_err *err)
 {
-	const struct npki_source *src = &g->source[i];
 	struct npki_seg *seg = &g->seg[i];
-	uint64_t need = seg->nslots * g->info.row_bytes;
-	struct stat st;
-	void *p;
-	int fd, rc;
+	size_t need = seg->nslots * g->info.row_bytes, more = 0;
 
 	if (need == 0) {
 		seg->base = (const uint8_t *)""; /* no byte of it is ever read */
 		return 0;
 	}
-	rc = npki_open_file(g->store->dirfd, src->path, &fd, &st, err);
-	if (rc == -ENOENT)
-		return npk_fail(err, ESTALE, "%.300s: was removed since the store was read", src->path);
-	if (rc != 0)
-		return rc;
-	if (st.st_ino != src->id.ino || st.st_dev != src->id.dev || (uint64_t)st.st_size < need) {
-		close(fd);
-		return npk_fail(err, ESTALE, "%.300s: was replaced since the store was read", src->path);
-	}
-	p = mmap(NULL, (size_t)need, PROT_READ, MAP_SHARED, fd, 0);
-	rc = p == MAP_FAILED ? npk_fail(err, errno, "%.300s: cannot be mapped: %s", src->path, strerror(errno)) : 0;
-	close(fd);
-	if (rc != 0)
-		return rc;
-	seg->base = p;
-	seg->map_len = (size_t)need;
-	return 0;
+	if (g->store->writer && !g->segmented)
+		more = need > MAP_MORE ? need : MAP_MORE;
+	return npki_file_map(seg->file, need, more, &seg->base, err);
 }
 
 int npk_gen_map(struct npk_gen *g, struct npk_err *err)

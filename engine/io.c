@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -172,4 +173,172 @@ int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_
 	*len = (size_t)st.st_size;
 	*id = npki_file_id_of(&st);
 	return 0;
+}
+
+/* --- changing --------------------------------------------------------------------------------------------------------- */
+
+static struct npki_io_hook hook;
+
+void npki_io_set_hook(const struct npki_io_hook *h)
+{
+	hook = h ? *h : (struct npki_io_hook){0};
+}
+
+static int os_fail(const char *path, const char *what, int code, struct npk_err *err)
+{
+	return npk_fail(err, code, "%.300s: cannot be %s: %s", path, what, strerror(code));
+}
+
+/* Asks the hook, naming the file by its inode. */
+static int ask(enum npki_io_op op, const char *path, const char *to, int fd, uint64_t off, uint64_t len,
+	const void *bytes, const char *what, struct npk_err *err)
+{
+	struct npki_io_call c = {op, path, to, 0, off, len, bytes};
+	struct stat st;
+	int rc;
+
+	if (!hook.call)
+		return 0;
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		c.ino = st.st_ino;
+	rc = hook.call(hook.ctx, &c);
+	return rc ? os_fail(path, what, rc, err) : 0;
+}
+
+/* The parent of a path in a subdirectory is found as for reading. */
+static int in_parent(int dirfd, const char *path, int flags, mode_t mode, int *fd, struct npk_err *err)
+{
+	const char *leaf;
+	int dir, rc = open_parent(dirfd, path, &dir, &leaf, err);
+
+	if (rc != 0)
+		return rc;
+	*fd = openat(dir, leaf, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
+	rc = *fd < 0 ? path_error(path, errno, err) : 0;
+	if (dir != dirfd)
+		close(dir);
+	return rc;
+}
+
+int npki_open_rw(int dirfd, const char *path, int *fd, struct npk_err *err)
+{
+	struct stat st;
+	int f, rc = in_parent(dirfd, path, O_RDWR, 0, &f, err);
+
+	if (rc != 0)
+		return rc;
+	if (fstat(f, &st) != 0 || !S_ISREG(st.st_mode)) {
+		close(f);
+		return npk_fail(err, EUCLEAN, "%.300s: is no regular file", path);
+	}
+	*fd = f;
+	return 0;
+}
+
+int npki_create(int dirfd, const char *path, int *fd, struct npk_err *err)
+{
+	int f, rc = in_parent(dirfd, path, O_RDWR | O_CREAT | O_EXCL, 0666, &f, err);
+
+	if (rc == 0)
+		rc = ask(NPKI_IO_CREATE, path, NULL, f, 0, 0, NULL, "made", err);
+	else
+		return rc;
+	if (rc != 0) {
+		close(f);
+		unlinkat(dirfd, path, 0);
+		return rc;
+	}
+	*fd = f;
+	return 0;
+}
+
+int npki_pwrite_all(int fd, const void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err)
+{
+	const uint8_t *p = buf;
+	int rc = ask(NPKI_IO_WRITE, path, NULL, fd, off, len, buf, "written", err);
+
+	while (len > 0 && rc == 0) {
+		ssize_t n = pwrite(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return os_fail(path, "written", errno, err);
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return rc;
+}
+
+int npki_wrote(int fd, const void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err)
+{
+	return ask(NPKI_IO_WRITE, path, NULL, fd, off, len, buf, "written", err);
+}
+
+int npki_truncate(int fd, uint64_t len, const char *path, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_TRUNCATE, path, NULL, fd, 0, len, NULL, "cut", err);
+
+	if (rc == 0 && ftruncate(fd, (off_t)len) != 0)
+		rc = os_fail(path, "cut", errno, err);
+	return rc;
+}
+
+int npki_sync_fd(int fd, const char *path, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_SYNC, path, NULL, fd, 0, 0, NULL, "synced", err);
+
+	if (rc == 0 && fdatasync(fd) != 0)
+		rc = os_fail(path, "synced", errno, err);
+	return rc;
+}
+
+int npki_sync_file(int dirfd, const char *path, struct npk_err *err)
+{
+	int fd, rc = npki_open_file(dirfd, path, &fd, NULL, err);
+
+	if (rc == -ENOENT)
+		return 0;
+	if (rc != 0)
+		return rc;
+	rc = npki_sync_fd(fd, path, err);
+	close(fd);
+	return rc;
+}
+
+int npki_sync_dir(int dirfd, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_SYNC_DIR, ".", NULL, -1, 0, 0, NULL, "synced", err);
+
+	if (rc == 0 && fsync(dirfd) != 0)
+		rc = os_fail("the store's directory", "synced", errno, err);
+	return rc;
+}
+
+int npki_rename(int dirfd, const char *from, const char *to, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_RENAME, from, to, -1, 0, 0, NULL, "renamed", err);
+
+	if (rc == 0 && renameat(dirfd, from, dirfd, to) != 0)
+		rc = os_fail(from, "renamed", errno, err);
+	return rc;
+}
+
+int npki_link(int dirfd, const char *from, const char *to, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_LINK, from, to, -1, 0, 0, NULL, "linked", err);
+
+	if (rc == 0 && linkat(dirfd, from, dirfd, to, 0) != 0)
+		rc = os_fail(from, "linked", errno, err);
+	return rc;
+}
+
+int npki_unlink(int dirfd, const char *path, struct npk_err *err)
+{
+	int rc = ask(NPKI_IO_UNLINK, path, NULL, -1, 0, 0, NULL, "removed", err);
+
+	if (rc == 0 && unlinkat(dirfd, path, 0) != 0 && errno != ENOENT)
+		rc = os_fail(path, "removed", errno, err);
+	return rc;
 }

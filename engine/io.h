@@ -28,4 +28,48 @@ int npki_pread_all(int fd, void *buf, size_t len, uint64_t off, const char *path
 int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_t *len, struct npki_file_id *id,
 	struct npk_err *err);
 
+/* --- changing --------------------------------------------------------------------------------------------------------- */
+
+/* Every call below that changes the disk, in the order of the calls: what a test needs to cut the power at any of them
+ * and to lose what was not synced. A hook that returns an errno makes the call fail with it, before it does anything. */
+enum npki_io_op {
+	NPKI_IO_CREATE,
+	NPKI_IO_WRITE,
+	NPKI_IO_TRUNCATE,
+	NPKI_IO_SYNC,
+	NPKI_IO_SYNC_DIR,
+	NPKI_IO_RENAME,
+	NPKI_IO_LINK,
+	NPKI_IO_UNLINK
+};
+
+struct npki_io_call {
+	enum npki_io_op op;
+	const char *path, *to; /* of the store's directory; `to` of a rename or link */
+	uint64_t ino;          /* of the file that is written, truncated or synced */
+	uint64_t off, len;     /* of a write; len alone of a truncate */
+	const void *bytes;
+};
+
+struct npki_io_hook {
+	int (*call)(void *ctx, const struct npki_io_call *c); /* 0, or a positive errno */
+	void *ctx;
+};
+void npki_io_set_hook(const struct npki_io_hook *hook); /* NULL: none. Before any thread starts */
+
+/* Opens an existing regular file for reading and writing. */
+int npki_open_rw(int dirfd, const char *path, int *fd, struct npk_err *err);
+/* Makes a new file, mode 0666 less the umask; -EEXIST when there is one. */
+int npki_create(int dirfd, const char *path, int *fd, struct npk_err *err);
+int npki_pwrite_all(int fd, const void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err);
+int npki_truncate(int fd, uint64_t len, const char *path, struct npk_err *err);
+int npki_sync_fd(int fd, const char *path, struct npk_err *err);      /* fdatasync */
+int npki_sync_file(int dirfd, const char *path, struct npk_err *err); /* likewise by name; a missing file is no error */
+int npki_sync_dir(int dirfd, struct npk_err *err);
+int npki_rename(int dirfd, const char *from, const char *to, struct npk_err *err);
+int npki_link(int dirfd, const char *from, const char *to, struct npk_err *err);
+int npki_unlink(int dirfd, const char *path, struct npk_err *err); /* a missing file is no error */
+/* Bytes of a file that were written through a mapping: tells the hook. */
+int npki_wrote(int fd, const void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err);
+
 #endif

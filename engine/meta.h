@@ -16,8 +16,9 @@ struct npki_ameta {
 	uint64_t mtime_us;
 	uint64_t size_bytes; /* as the entry claims; the shape decides */
 	uint8_t dtype;
-	uint64_t at, len; /* where the entry lies in the file */
-	int damage;       /* 0, EUCLEAN or ENOTSUP: this array alone is unusable, and: */
+	uint64_t at, len;   /* where the entry lies in the file */
+	const uint8_t *raw; /* its bytes */
+	int damage;         /* 0, EUCLEAN or ENOTSUP: this array alone is unusable, and: */
 	char why[NPK_ERR_MAX];
 };
 
@@ -35,6 +36,11 @@ struct npki_meta {
 typedef int npki_meta_fn(void *ctx, const struct npki_ameta *m, struct npk_err *err);
 int npki_meta_parse(const void *buf, size_t len, struct npki_meta *out, npki_meta_fn *fn, void *ctx,
 	struct npki_notes *notes, struct npk_err *err);
+
+/* The other way round: the header, then one entry after the other. */
+void npki_meta_write_head(struct npk_text *out, uint64_t total_bytes, uint32_t count);
+void npki_meta_write_entry(struct npk_text *out, const void *name, size_t name_len, unsigned dtype,
+	const struct npk_shape *shape, const char *file, uint64_t mtime_us, uint64_t size_bytes);
 
 /* Whether a path from disk stays below the store: relative, no NUL, no component that is empty, "." or "..". */
 bool npki_is_plain_path(const char *path, size_t len);

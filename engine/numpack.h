@@ -121,7 +121,9 @@ struct npk_array; /* a named array of it; follows changes of the store */
 struct npk_gen;   /* one generation of an array */
 struct npk_view;  /* a selection of rows and columns of a generation */
 
-#define NPK_RDONLY 1u /* the only mode so far: nothing on disk changes */
+#define NPK_RDONLY 1u /* nothing on disk changes: a journal left behind is replayed in memory */
+#define NPK_RDWR 2u   /* the first change makes this process the store's one writer, until close */
+#define NPK_CREATE 4u /* with NPK_RDWR: make the directory when it is not there */
 
 /* Opens the directory `path`. Only metadata.npkm is read; an array's other files are read at npk_gen_get(). -EUCLEAN:
  * the metadata is damaged, or missing beside data files. The caller owns *out and ends it with npk_store_close(). */
@@ -287,6 +289,83 @@ uint64_t npk_tensors_size(const struct npk_tensors *t);
 int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
 void npk_tensors_close(struct npk_tensors *t);
+
+/* --- changing -------------------------------------------------------------------------------------------------------- */
+
+/* Every call below is one atomic change: after a crash all of it is there or nothing. When it returns 0 the change
+ * survives the death of this process; npk_store_fsync() makes it survive the death of the machine. A store opened with
+ * NPK_RDWR takes `.numpackfs.lock` at its first change and keeps it until close: -EBUSY names the process that has it.
+ * -EROFS: opened with NPK_RDONLY, or damaged in a way that writing would make worse. -EIO: a change failed half-way;
+ * the store stays readable and is recovered at the next open. Rows are C-order bytes of the array's dtype. */
+
+/* How long the first change waits for another writer to finish; 10,000 by default. */
+void npk_store_lock_timeout(struct npk_store *s, unsigned ms);
+/* What the lock file says of us beside process and host, such as a mountpoint. Borrowed for the call. */
+int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *err);
+/* Becomes the writer now. */
+int npk_store_lock(struct npk_store *s, struct npk_err *err);
+
+/* Everything changed so far survives a power cut. */
+int npk_store_fsync(struct npk_store *s, struct npk_err *err);
+/* And is in metadata and bitmaps, with NumPack's own file names: what any version of NumPack reads. */
+int npk_store_sync(struct npk_store *s, struct npk_err *err);
+/* As npk_store_sync(), then closes. The store is closed also when an error is returned; what could not be written is in
+ * the journal. npk_store_close() does the same and tells nobody. */
+int npk_store_finish(struct npk_store *s, struct npk_err *err);
+
+/* Makes the array, or replaces it as a whole. -EINVAL: a name that NumPack could not handle (empty components, NUL, '/',
+ * more than 239 bytes, ".npk-..."), 0 dimensions, more than NPK_MAX_NDIM, a shape that overflows. */
+int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const struct npk_shape *shape,
+	const void *data, struct npk_err *err);
+
+/* A save whose bytes come piece by piece, and whose number of rows (shape->dim[0]) may be unknown at first. Nothing is
+ * seen of it before commit. One thread at a time. */
+struct npk_save;
+int npk_save_open(
+	struct npk_save **out, struct npk_store *s, unsigned dtype, const struct npk_shape *shape, struct npk_err *err);
+int npk_save_write(struct npk_save *w, const void *bytes, size_t len, struct npk_err *err); /* behind what is there */
+int npk_save_pwrite(struct npk_save *w, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
+/* What was written so far; holes are zeros, -ERANGE behind the end. */
+int npk_save_pread(struct npk_save *w, uint64_t off, void *buf, size_t len, struct npk_err *err);
+uint64_t npk_save_length(const struct npk_save *w);
+int npk_save_truncate(struct npk_save *w, uint64_t len, struct npk_err *err);
+/* -EINVAL: the bytes are no whole number of rows. Ends the handle either way. */
+int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err);
+void npk_save_abort(struct npk_save *w);
+
+/* Adds `nrows` rows after the last one. */
+int npk_array_append(struct npk_array *a, const void *rows, uint64_t nrows, struct npk_err *err);
+/* Deletes the rows that `sel` (one part of a selection) names; rows named twice count once. -ERANGE: there is no such
+ * row. *dropped (may be NULL): how many. Nothing is copied: they are hidden until compact. */
+int npk_array_drop(struct npk_array *a, const char *sel, uint64_t *dropped, struct npk_err *err);
+int npk_array_drop_rows(struct npk_array *a, const int64_t *rows, size_t n, uint64_t *dropped, struct npk_err *err);
+/* Row i of `data` goes to row rows[i], in place; the last one wins when a row is named twice. A power cut may leave a part
+ * of it, unless it is NPK_REPLACE_ATOMIC, which costs fsyncs; the death of the process never does. */
+#define NPK_REPLACE_ATOMIC 1u
+int npk_array_replace(
+	struct npk_array *a, const int64_t *rows, size_t n, const void *data, unsigned flags, struct npk_err *err);
+/* Rows first, first + 1, ... */
+int npk_array_replace_range(
+	struct npk_array *a, uint64_t first, uint64_t nrows, const void *data, unsigned flags, struct npk_err *err);
+/* Adds `nrows` rows of zeros; nothing is written but the file's new length. */
+int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err);
+/* Writes bytes in place: `len` from byte `off` of the view's C-order form on, through a generation of `a`. Not one change
+ * but as many as pages: a crash may leave a part of it. -ESTALE: the rows that the view shows are no longer the array's
+ * (compacted, saved over, removed); after a drop they still are. */
+int npk_view_pwrite(
+	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
+/* Gives the room of deleted rows back. Readers keep the layout they have. */
+int npk_array_compact(struct npk_array *a, struct npk_err *err);
+int npk_array_set_mtime(struct npk_array *a, uint64_t mtime_us, struct npk_err *err);
+
+int npk_store_remove(struct npk_store *s, const char *name, struct npk_err *err);
+/* -EEXIST: there is an array `to`. The copy has the rows that are not deleted. */
+int npk_store_clone(struct npk_store *s, const char *from, const char *to, struct npk_err *err);
+#define NPK_RENAME_NOREPLACE 1u /* -EEXIST when `to` is there; without, it is replaced */
+#define NPK_RENAME_EXCHANGE 2u  /* the two change names */
+int npk_store_rename(struct npk_store *s, const char *from, const char *to, unsigned flags, struct npk_err *err);
+/* Removes all arrays, and no other file. */
+int npk_store_reset(struct npk_store *s, struct npk_err *err);
 
 /* --- vector search --------------------------------------------------------------------------------------------------- */
 

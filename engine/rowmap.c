@@ -340,52 +340,206 @@ static int build_chunk(struct npki_rowmap *m, size_t i, npki_fill_fn *fill, void
 		return rc;
 	}
 	m->chunk[i] = finish_chunk(c, left, padding);
-	m->rank[i + 1] = m->rank[i] + m->chunk[i]->live;
 	return 0;
 }
 
-int npki_rowmap_build(struct npki_rowmap **out, uint64_t nslots, npki_fill_fn *fill, void *ctx, bool *padding)
+struct npki_rowmap *npki_rowmap_ref(struct npki_rowmap *m)
 {
-	struct npki_rowmap *m = calloc(1, sizeof(*m));
-	bool pad = false;
-	int rc = 0;
-
-	if (!m)
-		return -ENOMEM;
-	m->nslots = nslots;
-	m->nchunks = (size_t)((nslots + NPKI_CHUNK_BITS - 1) / NPKI_CHUNK_BITS);
-	m->chunk = calloc(m->nchunks ? m->nchunks : 1, sizeof(struct npki_chunk *));
-	m->rank = calloc(m->nchunks + 1, sizeof(*m->rank));
-	if (!m->chunk || !m->rank)
-		rc = -ENOMEM;
-	for (size_t i = 0; i < m->nchunks && rc == 0; i++)
-		rc = build_chunk(m, i, fill, ctx, &pad);
-	if (rc == 0) {
-		m->nlive = m->rank[m->nchunks];
-		rc = build_samples(m);
-	}
-	if (rc != 0) {
-		npki_rowmap_free(m);
-		return rc;
-	}
-	if (padding)
-		*padding = pad;
-	*out = m;
-	return 0;
+	if (m)
+		atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+	return m;
 }
 
-void npki_rowmap_free(struct npki_rowmap *m)
+static void chunk_put(struct npki_chunk *c)
 {
-	if (!m)
+	if (c && c != &full_chunk && atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
+		free(c);
+}
+
+static struct npki_chunk *chunk_ref(struct npki_chunk *c)
+{
+	if (c != &full_chunk)
+		atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+	return c;
+}
+
+void npki_rowmap_put(struct npki_rowmap *m)
+{
+	if (!m || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	for (size_t i = 0; m->chunk && i < m->nchunks; i++) {
-		struct npki_chunk *c = m->chunk[i];
-
-		if (c && c != &full_chunk && atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
-			free(c);
-	}
+	for (size_t i = 0; m->chunk && i < m->nchunks; i++)
+		chunk_put(m->chunk[i]);
 	free(m->chunk);
 	free(m->rank);
 	free(m->sample);
 	free(m);
+}
+
+/* --- changed copies --------------------------------------------------------------------------------------------------- */
+
+static uint64_t slots_in(const struct npki_rowmap *m, size_t c)
+{
+	uint64_t left = m->nslots - (uint64_t)c * NPKI_CHUNK_BITS;
+
+	return left < NPKI_CHUNK_BITS ? left : NPKI_CHUNK_BITS;
+}
+
+/* Chunk c of a map that is being made, to be written to; finish_chunk() closes it. Bits from the old number of slots up
+ * to the new one are set. */
+static int open_chunk(struct npki_rowmap *m, const struct npki_rowmap *old, size_t c)
+{
+	struct npki_chunk *k = aligned_alloc(64, (sizeof(*k) + 63) / 64 * 64);
+
+	if (!k)
+		return -ENOMEM;
+	memset(k->word, 0xFF, sizeof(k->word));
+	if (old && c < old->nchunks) {
+		uint64_t n = slots_in(old, c);
+
+		memcpy(k->word, old->chunk[c]->word, (n + 63) / 64 * 8);
+		if (n % 64)
+			k->word[n / 64] |= ~(uint64_t)0 << n % 64;
+	}
+	chunk_put(m->chunk[c]);
+	m->chunk[c] = k;
+	return 0;
+}
+
+static void close_chunk(struct npki_rowmap *m, size_t c)
+{
+	bool padding;
+
+	m->chunk[c] = finish_chunk(m->chunk[c], slots_in(m, c), &padding);
+}
+
+/* All chunks as in `old`, those beyond it live. The last one of `old`, when it grows, and the last one at all, when it is
+ * not whole, are opened and closed. */
+static int copy_chunks(struct npki_rowmap *m, const struct npki_rowmap *old)
+{
+	for (size_t c = 0; c < m->nchunks; c++) {
+		bool whole = slots_in(m, c) == NPKI_CHUNK_BITS,
+		     same = old && c < old->nchunks && slots_in(old, c) == slots_in(m, c);
+
+		if (same)
+			m->chunk[c] = chunk_ref(old->chunk[c]);
+		else if (whole && !(old && c < old->nchunks))
+			m->chunk[c] = &full_chunk;
+		else if (open_chunk(m, old, c) != 0)
+			return -ENOMEM;
+		else
+			close_chunk(m, c);
+	}
+	return 0;
+}
+
+static struct npki_rowmap *map_new(uint64_t nslots)
+{
+	struct npki_rowmap *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->refs = 1;
+	m->nslots = nslots;
+	m->nchunks = (size_t)((nslots + NPKI_CHUNK_BITS - 1) / NPKI_CHUNK_BITS);
+	m->chunk = calloc(m->nchunks ? m->nchunks : 1, sizeof(struct npki_chunk *));
+	m->rank = calloc(m->nchunks + 1, sizeof(*m->rank));
+	if (m->chunk && m->rank)
+		return m;
+	npki_rowmap_put(m);
+	return NULL;
+}
+
+static int finish_map(struct npki_rowmap *m, int rc, struct npki_rowmap **out)
+{
+	for (size_t i = 0; i < m->nchunks && rc == 0; i++)
+		m->rank[i + 1] = m->rank[i] + m->chunk[i]->live;
+	if (rc == 0) {
+		m->nlive = m->rank[m->nchunks];
+		rc = build_samples(m);
+	}
+	if (rc != 0)
+		npki_rowmap_put(m);
+	else
+		*out = m;
+	return rc;
+}
+
+int npki_rowmap_build(struct npki_rowmap **out, uint64_t nslots, npki_fill_fn *fill, void *ctx, bool *padding)
+{
+	struct npki_rowmap *m = map_new(nslots);
+	bool pad = false;
+	int rc = m ? 0 : -ENOMEM;
+
+	for (size_t i = 0; m && i < m->nchunks && rc == 0; i++)
+		rc = build_chunk(m, i, fill, ctx, &pad);
+	if (padding)
+		*padding = pad;
+	return m ? finish_map(m, rc, out) : rc;
+}
+
+/* The part of a run that lies in chunk `c` loses its bits. */
+static void clear_bits(struct npki_chunk *k, size_t c, uint64_t from, uint64_t to)
+{
+	uint64_t base = (uint64_t)c * NPKI_CHUNK_BITS;
+
+	for (uint64_t s = from; s < to;) {
+		uint64_t bit = s % 64, n = to - s < 64 - bit ? to - s : 64 - bit;
+
+		k->word[(s - base) / 64] &= ~((n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << bit);
+		s += n;
+	}
+}
+
+/* Chunk c of `m`, which others may share or which is the full one, as a copy of its own to write to. */
+static int reopen_chunk(struct npki_rowmap *m, size_t c)
+{
+	struct npki_chunk *k = aligned_alloc(64, (sizeof(*k) + 63) / 64 * 64);
+
+	if (!k)
+		return -ENOMEM;
+	memcpy(k->word, m->chunk[c]->word, sizeof(k->word));
+	chunk_put(m->chunk[c]);
+	m->chunk[c] = k;
+	return 0;
+}
+
+int npki_rowmap_clear(const struct npki_rowmap *old, uint64_t nslots, const struct npki_run *run, size_t nruns,
+	struct npki_rowmap **out)
+{
+	struct npki_rowmap *m = map_new(nslots);
+	size_t open = SIZE_MAX; /* the chunk that is being written */
+	int rc = m ? copy_chunks(m, old) : -ENOMEM;
+
+	for (size_t i = 0; i < nruns && rc == 0; i++)
+		for (uint64_t s = run[i].slot, end = s + run[i].n, stop; s < end && rc == 0; s = stop) {
+			size_t c = (size_t)(s / NPKI_CHUNK_BITS);
+
+			stop = (uint64_t)(c + 1) * NPKI_CHUNK_BITS < end ? (uint64_t)(c + 1) * NPKI_CHUNK_BITS : end;
+			if (c != open) {
+				if (open != SIZE_MAX)
+					close_chunk(m, open);
+				open = SIZE_MAX;
+				rc = reopen_chunk(m, c);
+				if (rc == 0)
+					open = c;
+			}
+			if (rc == 0)
+				clear_bits(m->chunk[c], c, s, stop);
+		}
+	if (open != SIZE_MAX)
+		close_chunk(m, open);
+	return m ? finish_map(m, rc, out) : rc;
+}
+
+int npki_rowmap_grow(const struct npki_rowmap *old, uint64_t nslots, struct npki_rowmap **out)
+{
+	struct npki_rowmap *m = map_new(nslots);
+
+	return m ? finish_map(m, copy_chunks(m, old), out) : -ENOMEM;
+}
+
+const uint64_t *npki_rowmap_words(const struct npki_rowmap *m, size_t c, size_t *nwords)
+{
+	*nwords = (size_t)((slots_in(m, c) + 63) / 64);
+	return m->chunk[c]->word;
 }

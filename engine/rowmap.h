@@ -26,6 +26,7 @@ struct npki_chunk {                         /* 64-byte aligned, so that a block 
 };
 
 struct npki_rowmap {
+	_Atomic uint32_t refs;
 	uint64_t nslots, nlive;
 	size_t nchunks;
 	struct npki_chunk **chunk;
@@ -38,7 +39,19 @@ struct npki_rowmap {
  * *padding (may be NULL) tells whether a bit beyond nslots in the last word was set. */
 typedef int npki_fill_fn(void *ctx, uint64_t first, uint64_t *words, size_t nwords);
 int npki_rowmap_build(struct npki_rowmap **out, uint64_t nslots, npki_fill_fn *fill, void *ctx, bool *padding);
-void npki_rowmap_free(struct npki_rowmap *m);
+struct npki_rowmap *npki_rowmap_ref(struct npki_rowmap *m); /* `m` may be NULL */
+void npki_rowmap_put(struct npki_rowmap *m);
+
+/* A changed copy, which shares all chunks that did not change: O(change) but for 20 bytes per chunk. `m` NULL is a map
+ * of `nslots` live slots. clear() makes the slots of the runs dead; grow() adds live slots up to `nslots`. -ENOMEM. */
+struct npki_run {
+	uint64_t slot, n;
+};
+int npki_rowmap_clear(const struct npki_rowmap *m, uint64_t nslots, const struct npki_run *run, size_t nruns,
+	struct npki_rowmap **out);
+int npki_rowmap_grow(const struct npki_rowmap *m, uint64_t nslots, struct npki_rowmap **out);
+/* The words of chunk `c` and how many of them the map has. */
+const uint64_t *npki_rowmap_words(const struct npki_rowmap *m, size_t c, size_t *nwords);
 
 uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row);    /* row < nlive */
 uint64_t npki_rowmap_rank(const struct npki_rowmap *m, uint64_t slot);     /* live slots before it; slot <= nslots */

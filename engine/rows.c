@@ -67,10 +67,9 @@ bool npk_spans_next(struct npk_spans *it, uint64_t *slot, uint64_t *nslots)
 	return true;
 }
 
-const uint8_t *npki_slot_at(const struct npk_gen *g, uint64_t slot, uint64_t *together)
+size_t npki_segment_of(const struct npk_gen *g, uint64_t slot)
 {
 	size_t lo = 0, hi = g->nsegs, mid;
-	const struct npki_seg *s;
 
 	while (hi - lo > 1) {
 		mid = lo + (hi - lo) / 2;
@@ -79,7 +78,13 @@ const uint8_t *npki_slot_at(const struct npk_gen *g, uint64_t slot, uint64_t *to
 		else
 			hi = mid;
 	}
-	s = &g->seg[lo];
+	return lo;
+}
+
+const uint8_t *npki_slot_at(const struct npk_gen *g, uint64_t slot, uint64_t *together)
+{
+	const struct npki_seg *s = &g->seg[npki_segment_of(g, slot)];
+
 	*together = s->first + s->nslots - slot;
 	return s->base + (slot - s->first) * g->info.row_bytes;
 }
@@ -91,10 +96,11 @@ int npki_shrank(const struct npk_gen *g, struct npk_err *err)
 	size_t i;
 
 	for (i = 0; i < g->nsegs; i++)
-		if (npki_stat_file(g->store->dirfd, g->source[i].path, &id, NULL) == 0 && id.size < g->seg[i].map_len)
+		if (npki_stat_file(g->store->dirfd, g->seg[i].file->path, &id, NULL) == 0 &&
+			id.size < g->seg[i].nslots * g->info.row_bytes)
 			break;
 	return npk_fail(err, EIO, "%.300s: the file was cut short while array '%.100s' was read",
-		g->source[i < g->nsegs ? i : 0].path, g->name);
+		g->seg[i < g->nsegs ? i : 0].file->path, g->name);
 }
 
 /* Slots [slot, slot + n), which may cross from one file into the next. */

@@ -296,7 +296,7 @@ int npki_axis_bind(struct npki_axis *a, const struct npki_part *p, unsigned axis
 void npki_axis_fini(struct npki_axis *a)
 {
 	free(a->range);
-	npki_rowmap_free(a->mask);
+	npki_rowmap_put(a->mask);
 	*a = (struct npki_axis){0};
 }
 

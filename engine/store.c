@@ -1,5 +1,5 @@
 /* store.c - an open directory: its table of arrays, and taking over what another process changed. */
-#include "store.h"
+#include "writer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define META_MAX ((size_t)1 << 32) /* bytes; a store of 10,000 arrays has about one million */
@@ -67,29 +68,79 @@ int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_i
 	return check_new_store(dirfd, err);
 }
 
+static struct npki_entry *entry_alloc(
+	const char *file, size_t file_len, const char *why, const void *raw, size_t raw_len)
+{
+	size_t why_len = strlen(why);
+	struct npki_entry *e = calloc(1, sizeof(*e) + file_len + why_len + 2 + raw_len);
+	char *text = (char *)(e + 1);
+
+	if (!e)
+		return NULL;
+	e->refs = 1;
+	e->file = text;
+	memcpy(text, file, file_len);
+	text += file_len + 1;
+	e->why = text;
+	memcpy(text, why, why_len);
+	if (raw_len) {
+		e->raw = (const uint8_t *)text + why_len + 1;
+		e->raw_len = raw_len;
+		memcpy(text + why_len + 1, raw, raw_len);
+	}
+	return e;
+}
+
 struct npki_entry *npki_entry_new(const struct npki_ameta *m)
 {
-	size_t why = m->damage ? strlen(m->why) : 0;
-	struct npki_entry *e = calloc(1, sizeof(*e) + m->file_len + why + 2);
-	char *text = (char *)(e + 1);
+	struct npki_entry *e =
+		entry_alloc(m->file, m->file_len, m->damage ? m->why : "", m->raw, m->damage ? m->len : 0);
 
 	if (!e)
 		return NULL;
 	e->dtype = m->dtype;
 	e->mtime_us = m->mtime_us;
 	e->damage = m->damage;
-	e->file = text;
-	memcpy(text, m->file, m->file_len);
-	text += m->file_len + 1;
-	e->why = text;
-	memcpy(text, m->why, why);
 	if (m->ndim <= NPK_MAX_NDIM) {
 		e->shape.ndim = m->ndim;
 		for (unsigned i = 0; i < m->ndim; i++)
-			for (unsigned b = 0; b < 8; b++)
-				e->shape.dim[i] |= (uint64_t)m->dims[8 * i + b] << (8 * b);
+			e->shape.dim[i] = npki_le(m->dims + 8 * (size_t)i, 8);
 	}
 	return e;
+}
+
+struct npki_entry *npki_entry_make(
+	unsigned dtype, const struct npk_shape *shape, const char *file, size_t file_len, uint64_t mtime_us)
+{
+	struct npki_entry *e = entry_alloc(file, file_len, "", NULL, 0);
+
+	if (!e)
+		return NULL;
+	e->dtype = (uint8_t)dtype;
+	e->shape = *shape;
+	e->mtime_us = mtime_us;
+	return e;
+}
+
+struct npki_entry *npki_entry_with(
+	const struct npki_entry *e, const struct npk_shape *shape, const char *file, uint64_t mtime_us)
+{
+	if (!file)
+		file = e->file;
+	return npki_entry_make(e->dtype, shape ? shape : &e->shape, file, strlen(file), mtime_us);
+}
+
+struct npki_entry *npki_entry_ref(struct npki_entry *e)
+{
+	if (e)
+		atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+	return e;
+}
+
+void npki_entry_put(struct npki_entry *e)
+{
+	if (e && atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1)
+		free(e);
 }
 
 bool npki_entry_same(const struct npki_entry *a, const struct npki_entry *b)
@@ -131,7 +182,7 @@ static int grow_table(struct npk_store *s)
 	return 0;
 }
 
-static struct npk_array *array_new(struct npk_store *s, const char *name, size_t len, struct npki_entry *e)
+static struct npk_array *array_new(struct npk_store *s, const void *name, size_t len, struct npki_entry *e)
 {
 	struct npk_array *a = calloc(1, sizeof(*a) + len + 1);
 
@@ -148,7 +199,8 @@ static struct npk_array *array_new(struct npk_store *s, const char *name, size_t
 	return a;
 }
 
-static int insert(struct npk_store *s, const char *name, size_t len, struct npki_entry *e, struct npk_array **out)
+/* Takes over the entry when it succeeds. */
+static int insert(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npk_array **out)
 {
 	struct npk_array *a;
 
@@ -164,24 +216,107 @@ static int insert(struct npk_store *s, const char *name, size_t len, struct npki
 	return 0;
 }
 
-/* Gives `a` a new entry; its generation is no longer the current one. */
-static bool set_entry(struct npk_array *a, struct npki_entry *e)
+/* What an array is from now on. */
+struct state {
+	struct npki_entry *entry; /* NULL: it is gone */
+	struct npki_rowmap *live;
+	bool known;
+	struct npk_gen *cur; /* NULL: to be loaded when somebody asks */
+	bool keep;           /* the generation stays, as a stale one, instead of becoming `cur` */
+};
+
+static void set_state(struct npk_array *a, const struct state *to)
 {
-	struct npk_gen *old = NULL;
+	struct state old;
+
+	pthread_mutex_lock(&a->lock);
+	old = (struct state){.entry = a->entry, .live = a->live, .cur = to->keep ? NULL : a->cur};
+	a->entry = to->entry;
+	a->live = to->live;
+	a->known = to->known;
+	if (!to->keep)
+		a->cur = to->cur;
+	a->stale = to->keep;
+	a->gone = to->entry == NULL;
+	pthread_mutex_unlock(&a->lock);
+	npki_entry_put(old.entry);
+	npki_rowmap_put(old.live);
+	npk_gen_put(old.cur);
+}
+
+/* The metadata gives `a` a new entry (NULL: none any more). A generation in use is no longer the current one, but with `keep`
+ * it stays until the new one can be loaded (true). */
+static bool set_entry(struct npk_array *a, struct npki_entry *e, bool keep)
+{
 	bool kept;
 
 	pthread_mutex_lock(&a->lock);
-	free(a->entry);
-	a->entry = e;
-	a->gone = e == NULL;
-	if (a->gone) {
-		old = a->cur;
-		a->cur = NULL;
-	}
-	kept = a->stale = a->cur != NULL;
+	kept = keep && a->cur;
 	pthread_mutex_unlock(&a->lock);
-	npk_gen_put(old);
+	set_state(a, &(struct state){.entry = e, .keep = kept});
 	return kept;
+}
+
+struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len)
+{
+	struct npk_array *a;
+
+	pthread_rwlock_rdlock(&s->table_lock);
+	a = find(s, name, len);
+	if (a)
+		npk_array_ref(a);
+	pthread_rwlock_unlock(&s->table_lock);
+	return a;
+}
+
+int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
+	struct npk_gen *cur)
+{
+	struct npk_array *a;
+	int rc = 0;
+
+	pthread_rwlock_wrlock(&s->table_lock);
+	a = find(s, name, len);
+	if (!a) {
+		rc = insert(s, name, len, e, &a);
+		if (rc == 0) /* the table's own reference, which set_state() lets go */
+			npki_entry_ref(e);
+	}
+	if (rc == 0)
+		set_state(a, &(struct state){.entry = e, .live = live, .known = true, .cur = cur});
+	pthread_rwlock_unlock(&s->table_lock);
+	if (rc != 0) {
+		npki_entry_put(e);
+		npki_rowmap_put(live);
+		npk_gen_put(cur);
+	}
+	return rc;
+}
+
+/* Under table_lock. */
+static void unlink_array(struct npk_store *s, struct npk_array **link)
+{
+	struct npk_array *a = *link;
+
+	*link = a->next;
+	a->next = NULL;
+	s->narrays--;
+	set_entry(a, NULL, false);
+}
+
+void npki_table_del(struct npk_store *s, const void *name, size_t len)
+{
+	struct npk_array **link, *a;
+
+	pthread_rwlock_wrlock(&s->table_lock);
+	a = find(s, name, len);
+	if (a) {
+		for (link = &s->bucket[a->hash & (s->nbuckets - 1)]; *link != a;)
+			link = &(*link)->next;
+		unlink_array(s, link);
+	}
+	pthread_rwlock_unlock(&s->table_lock);
+	npk_array_put(a);
 }
 
 /* Changes that a refresh found, told to the caller when no lock is held any more. */
@@ -241,7 +376,7 @@ static int collect(void *ctx, const struct npki_ameta *m, struct npk_err *err)
 static void free_entries(struct entries *p)
 {
 	for (size_t i = 0; i < p->n; i++)
-		free(p->list[i].e);
+		npki_entry_put(p->list[i].e);
 	free(p->list);
 }
 
@@ -274,9 +409,9 @@ static int take_entry(struct take_over *t, struct parsed *p)
 		return add_change(t->changes, a, NPK_APPEARED);
 	}
 	a->seen = t->s->round;
-	if (npki_entry_same(a->entry, p->e))
+	if (npki_entry_same(a->entry, p->e) && !a->known)
 		return 0;
-	kept = set_entry(a, p->e);
+	kept = set_entry(a, p->e, t->changes != NULL);
 	p->e = NULL;
 	return kept ? 0
 		    : add_change(t->changes, a, NPK_CHANGED); /* kept: check_files() tells, once it has the new one */
@@ -294,10 +429,7 @@ static int drop_unseen(struct npk_store *s, struct changes *c)
 				link = &a->next;
 				continue;
 			}
-			*link = a->next;
-			a->next = NULL;
-			s->narrays--;
-			set_entry(a, NULL);
+			unlink_array(s, link);
 			if (rc == 0)
 				rc = add_change(c, a, NPK_GONE);
 			npk_array_put(a);
@@ -339,16 +471,55 @@ static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, co
 	return rc == 0 ? 0 : npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
 }
 
-int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
+int npki_reload_metadata(struct npk_store *s, struct npk_err *err)
 {
-	struct npk_store *s;
 	struct npki_file_id id;
 	uint8_t *buf = NULL;
-	size_t len;
+	size_t len = 0;
+	int rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+
+	if (rc == 0)
+		rc = take_metadata(s, buf, len, &id, NULL, err);
+	free(buf);
+	return rc;
+}
+
+void npki_note_metadata(struct npk_store *s)
+{
+	struct npki_file_id id;
+
+	if (npki_stat_file(s->dirfd, NPKI_META_FILE, &id, NULL) != 0)
+		return; /* the next checkpoint looks at what is there */
+	pthread_rwlock_wrlock(&s->table_lock);
+	s->meta_id = id;
+	pthread_rwlock_unlock(&s->table_lock);
+}
+
+static int open_directory(struct npk_store *s, unsigned flags, struct npk_err *err)
+{
+	if ((flags & NPK_CREATE) && mkdir(s->path, 0777) != 0 && errno != EEXIST)
+		return npk_fail(err, errno, "%s", strerror(errno));
+	s->dirfd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return s->dirfd < 0 ? npk_fail(err, errno, "%s", strerror(errno)) : 0;
+}
+
+/* What a writer that is alive, or died, has changed since the metadata was written. */
+static int look_behind(struct npk_store *s, struct npk_err *err)
+{
+	int rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, &s->journal_id, err);
+
+	return rc == 0 ? npki_replay_readonly(s, err) : rc;
+}
+
+int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
+{
+	bool write = flags & NPK_RDWR;
+	struct npk_store *s;
 	int rc;
 
-	if (flags != NPK_RDONLY)
-		return npk_fail(err, EINVAL, "%.300s: flags 0x%x are not NPK_RDONLY", path, flags);
+	if ((flags & ~(NPK_RDONLY | NPK_RDWR | NPK_CREATE)) || !(flags & (NPK_RDONLY | NPK_RDWR)) ||
+		((flags & NPK_RDONLY) && (flags & ~NPK_RDONLY)))
+		return npk_fail(err, EINVAL, "%.300s: flags 0x%x make no sense", path, flags);
 	s = calloc(1, sizeof(*s));
 	if (s)
 		s->path = strdup(path);
@@ -358,15 +529,18 @@ int npk_store_open(struct npk_store **out, const char *path, unsigned flags, str
 	}
 	s->refs = 1;
 	s->next_gen = 1;
+	s->dirfd = -1;
 	pthread_mutex_init(&s->refresh_lock, NULL);
 	pthread_rwlock_init(&s->table_lock, NULL);
-	s->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	rc = s->dirfd < 0 ? npk_fail(err, errno, "%s", strerror(errno)) : 0;
+	rc = open_directory(s, flags, err);
 	if (rc == 0)
-		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+		rc = npki_reload_metadata(s, err);
+	if (rc == 0 && write)
+		rc = npki_writer_new(s, err);
+	if (rc == 0 && write)
+		rc = npki_recover_at_open(s, err);
 	if (rc == 0)
-		rc = take_metadata(s, buf, len, &id, NULL, err);
-	free(buf);
+		rc = look_behind(s, err);
 	if (rc != 0) {
 		npk_err_context(err, rc, "%.300s", path);
 		npk_store_close(s);
@@ -385,6 +559,7 @@ void npki_store_put(struct npk_store *s)
 {
 	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	npki_writer_free(s);
 	if (s->dirfd >= 0)
 		close(s->dirfd);
 	pthread_mutex_destroy(&s->refresh_lock);
@@ -401,6 +576,7 @@ void npk_store_close(struct npk_store *s)
 
 	if (!s)
 		return;
+	npki_finish(s, NULL); /* what cannot be finished stays in the journal; npk_store_finish() tells */
 	pthread_rwlock_wrlock(&s->table_lock);
 	for (size_t i = 0; i < s->nbuckets; i++) {
 		for (a = s->bucket[i]; a; a = next) {
@@ -472,13 +648,8 @@ void npk_store_list_free(struct npk_array **list, size_t n)
 
 int npk_array_get_n(struct npk_array **out, struct npk_store *s, const void *name, size_t len, struct npk_err *err)
 {
-	struct npk_array *a;
+	struct npk_array *a = npki_table_find(s, name, len);
 
-	pthread_rwlock_rdlock(&s->table_lock);
-	a = find(s, name, len);
-	if (a)
-		npk_array_ref(a);
-	pthread_rwlock_unlock(&s->table_lock);
 	if (!a)
 		return npk_fail(err, ENOENT, "no array '%.*s'", (int)(len < 256 ? len : 256), (const char *)name);
 	*out = a;
@@ -494,6 +665,7 @@ int npk_array_get(struct npk_array **out, struct npk_store *s, const char *name,
  * generation stays. Needs a->lock. */
 static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err)
 {
+	const struct npki_layout from = {.entry = a->entry, .live = a->live, .known = a->known};
 	struct npki_notes notes = {0};
 	struct npk_gen *fresh;
 	int rc;
@@ -501,7 +673,7 @@ static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err
 	*old = NULL;
 	if (!a->cur || (!a->stale && npki_gen_is_current(a->cur)))
 		return 0;
-	rc = npki_gen_load(&fresh, a->store, a->name, a->name_len, a->entry, &notes, err);
+	rc = npki_gen_load(&fresh, a->store, a->name, a->name_len, &from, &notes, err);
 	if (rc != 0)
 		return rc;
 	memcpy(a->warning, notes.warning, sizeof(a->warning));
@@ -539,22 +711,30 @@ static int check_files(struct npk_store *s, struct changes *c, struct npk_err *e
 
 static int refresh(struct npk_store *s, struct changes *c, struct npk_err *err)
 {
-	struct npki_file_id id;
+	struct npki_file_id id, journal;
 	uint8_t *buf = NULL;
-	size_t len;
+	size_t len = 0;
 	bool same;
-	int rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);
+	int rc;
 
+	if (s->writer && s->writer->jfd >= 0) /* what is in memory is newer than what is on disk, and ours */
+		return 0;
+	rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);
+	if (rc == 0)
+		rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, &journal, err);
 	if (rc != 0)
 		return rc;
 	pthread_rwlock_rdlock(&s->table_lock);
-	same = npki_file_id_same(&id, &s->meta_id);
+	same = npki_file_id_same(&id, &s->meta_id) && npki_file_id_same(&journal, &s->journal_id);
 	pthread_rwlock_unlock(&s->table_lock);
 	if (!same) {
 		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
 		if (rc == 0)
 			rc = take_metadata(s, buf, len, &id, c, err);
 		free(buf);
+		if (rc == 0 && journal.exists)
+			rc = npki_replay_readonly(s, err);
+		s->journal_id = journal;
 	}
 	return rc == 0 ? check_files(s, c, err) : rc;
 }

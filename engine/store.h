@@ -1,16 +1,17 @@
 /* store.h - what the engine's files share of a store, its arrays and their generations.
  *
  * Locks, outermost first. Never take a lower number while you hold a higher one.
- *   2  store->table_lock   which arrays exist (rwlock)
- *   3  store->refresh_lock one refresh at a time; held across its stats and reads, never while calling back
- *   4  array->lock         the entry and the current generation; held across the load of a layout
- *   5  gen->map_lock       one thread maps the data files
- * (1 is the mount's table of nodes: no engine call is made under it.) refresh_lock is taken before table_lock only by
- * npk_store_refresh(), which holds no other then. */
+ *   1  the mount's table of nodes: no engine call is made under it
+ *   2  writer->sync_lock   one seal or checkpoint at a time; held across its fsyncs
+ *   3  writer->lock        one change at a time; held across its writes, never across an fsync, but for the first change
+ *   4  store->refresh_lock one refresh at a time; held across its stats and reads, never while calling back
+ *   5  store->table_lock   which arrays exist (rwlock)
+ *   6  array->lock         the entry and the current generation; held across the load of a layout
+ *   7  gen->map_lock, file->lock   one thread maps the data files */
 #ifndef NPKI_STORE_H
 #define NPKI_STORE_H
 
-#include "io.h"
+#include "file.h"
 #include "meta.h"
 #include "notes.h"
 #include "numpack.h"
@@ -21,10 +22,13 @@
 
 /* What the metadata says of an array; never written after it was made. */
 struct npki_entry {
+	_Atomic uint32_t refs;
 	uint8_t dtype;
 	uint64_t mtime_us;
 	int damage; /* 0, EUCLEAN or ENOTSUP, then `why` */
 	const char *file, *why;
+	const uint8_t *raw; /* the bytes on disk, kept for an entry that we do not understand; else NULL */
+	size_t raw_len;
 	struct npk_shape shape; /* physical; ndim 0 when damaged beyond use */
 };
 
@@ -32,12 +36,17 @@ struct npk_array {
 	_Atomic uint32_t refs;
 	struct npk_store *store; /* counted */
 	pthread_mutex_t lock;
-	struct npki_entry *entry;  /* lock */
-	struct npk_gen *cur;       /* lock; NULL until somebody needs it */
+	struct npki_entry *entry;  /* lock; counted */
+	struct npki_rowmap *live;  /* lock; counted; which slots are live, when `known`: changes are not on disk yet */
+	bool known;                /* lock */
+	struct npk_gen *cur;       /* lock; NULL until somebody needs it, and after a change */
 	bool stale;                /* lock: cur is of an entry before; it stays while the new state cannot be loaded */
 	bool gone;                 /* lock */
 	char warning[NPK_ERR_MAX]; /* lock; of the last load */
 
+	uint64_t touched_round; /* writer->lock: the checkpoint round in which touched_at holds */
+	uint64_t intent_round;  /* writer->lock: likewise, an intent to append is in the journal */
+	size_t touched_at;      /* writer->lock: its place in writer->touched */
 	struct npk_array *next; /* table_lock: the chain of its hash bucket */
 	uint32_t hash;
 	uint32_t seen; /* refresh_lock: the round that last found it */
@@ -49,6 +58,8 @@ struct npk_store {
 	_Atomic uint32_t refs;
 	char *path;
 	int dirfd;
+	unsigned flags;
+	struct npki_writer *writer; /* NULL in a store that was opened to read */
 	_Atomic uint64_t next_gen;
 	pthread_mutex_t refresh_lock;
 	uint32_t round; /* refresh_lock */
@@ -56,7 +67,7 @@ struct npk_store {
 	pthread_rwlock_t table_lock;
 	struct npk_array **bucket; /* table_lock, as all below */
 	size_t nbuckets, narrays;
-	struct npki_file_id meta_id;
+	struct npki_file_id meta_id, journal_id;
 	bool read_only;
 	char why[NPK_ERR_MAX], warning[NPK_ERR_MAX];
 };
@@ -65,10 +76,10 @@ struct npk_store {
 struct npki_seg {
 	uint64_t first, nslots; /* slots it holds */
 	const uint8_t *base;    /* the mapping; set once, before gen->mapped */
-	size_t map_len;
+	struct npki_file *file; /* counted */
 };
 
-/* A file a generation was loaded from, and how it looked then. */
+/* A file beside the data that a generation was loaded from, and how it looked then. */
 struct npki_source {
 	char *path;
 	struct npki_file_id id;
@@ -78,22 +89,41 @@ struct npk_gen {
 	_Atomic uint32_t refs;
 	struct npk_store *store; /* counted */
 	struct npk_gen_info info;
-	struct npki_rowmap *live; /* NULL: every slot is live */
+	struct npki_rowmap *live; /* counted; NULL: every slot is live */
 	size_t nsegs;
 	struct npki_seg *seg;
-	struct npki_source *source; /* nsegs data files, then bitmap, then manifest if there is one */
+	struct npki_source source[2]; /* bitmap and manifest, as far as they were read */
 	size_t nsources;
+	bool segmented;
 	pthread_mutex_t map_lock;
 	_Atomic bool mapped;
 	char name[]; /* for messages */
 };
 
 struct npki_entry *npki_entry_new(const struct npki_ameta *m);
+/* A changed copy: `shape`, `file` may be NULL for those of `e`. */
+struct npki_entry *npki_entry_with(
+	const struct npki_entry *e, const struct npk_shape *shape, const char *file, uint64_t mtime_us);
+struct npki_entry *npki_entry_make(
+	unsigned dtype, const struct npk_shape *shape, const char *file, size_t file_len, uint64_t mtime_us);
+struct npki_entry *npki_entry_ref(struct npki_entry *e); /* may be NULL */
+void npki_entry_put(struct npki_entry *e);
 bool npki_entry_same(const struct npki_entry *a, const struct npki_entry *b);
 
 /* Loads the layout that `e` and the files beside it describe. Called under the array's lock; `notes` may be NULL. */
+struct npki_layout {
+	const struct npki_entry *entry;
+	struct npki_rowmap *live; /* when `known`, instead of the bitmap file */
+	bool known;
+};
 int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, size_t name_len,
-	const struct npki_entry *e, struct npki_notes *notes, struct npk_err *err);
+	const struct npki_layout *from, struct npki_notes *notes, struct npk_err *err);
+/* The generation that `old` becomes by a change that moves no row: rows appended (the number stays) or deleted. One
+ * data file only; NULL when memory is short or the files differ: then it is loaded anew. */
+struct npk_gen *npki_gen_derive(struct npk_gen *old, const struct npki_layout *to, bool same_number);
+/* The same rows in a file that has got another name; NULL as above. */
+struct npk_gen *npki_gen_refile(struct npk_gen *old, const struct npki_layout *to);
+bool npki_is_manifest(const char *file);
 /* Whether the files of a generation are still those it was loaded from. */
 bool npki_gen_is_current(struct npk_gen *g);
 
@@ -102,6 +132,12 @@ void npki_store_put(struct npk_store *s);
 
 /* The parts of opening that npk_store_verify() also needs. */
 int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_id *id, struct npk_err *err);
+/* Changes of the table, by changes of our own. put() takes over the references; `cur` may be NULL. */
+struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len); /* counted, or NULL */
+int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
+	struct npk_gen *cur);
+void npki_table_del(struct npk_store *s, const void *name, size_t len);
+
 /* Whether a file name is one that NumPack gives to data, bitmaps or manifests. */
 bool npki_is_store_file(const char *file);
 

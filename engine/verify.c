@@ -93,7 +93,7 @@ static int check_bools(struct npk_gen *g, struct npki_notes *notes, struct npk_e
 		for (uint64_t i = 0; rc == 0 && i < n * row_bytes; i++)
 			if (((const uint8_t *)p)[i] > 1) {
 				npki_note(notes, NPK_WARNING, "%s: row %" PRIu64 ": bool byte %u is neither 0 nor 1",
-					g->source[0].path, row + i / row_bytes, ((const uint8_t *)p)[i]);
+					g->seg[0].file->path, row + i / row_bytes, ((const uint8_t *)p)[i]);
 				return 0;
 			}
 	}
@@ -102,8 +102,11 @@ static int check_bools(struct npk_gen *g, struct npki_notes *notes, struct npk_e
 
 static int use_sources(struct used_files *u, const struct npk_gen *g)
 {
+	for (size_t i = 0; i < g->nsegs; i++)
+		if (use_file(u, g->seg[i].file->path) != 0)
+			return -ENOMEM;
 	for (size_t i = 0; i < g->nsources; i++)
-		if (g->source[i].path[0] && use_file(u, g->source[i].path) != 0)
+		if (use_file(u, g->source[i].path) != 0)
 			return -ENOMEM;
 	return 0;
 }
@@ -132,7 +135,7 @@ static int check_array(struct npk_array *a, struct used_files *u, struct npki_no
 			NAME_MAX_WRITE);
 	if (a->entry->shape.ndim == 0 && !a->entry->damage)
 		npki_note(notes, NPK_NOTE, "0 dimensions: NumPack itself ends its process when it loads such an array");
-	rc = npki_gen_load(&g, a->store, a->name, a->name_len, a->entry, notes, &why);
+	rc = npki_gen_load(&g, a->store, a->name, a->name_len, &(struct npki_layout){.entry = a->entry}, notes, &why);
 	if (rc == 0)
 		rc = npk_gen_map(g, &why);
 	if (rc == 0)

@@ -331,3 +331,33 @@ size_t npk_view_borrow(struct npk_view *v, uint64_t off, const void **out)
 	*out = p + skip;
 	return (size_t)(run * row_bytes - skip);
 }
+
+void npki_view_locate(struct npk_view *v, uint64_t off, uint64_t *slot, uint64_t *in_slot, uint64_t *together)
+{
+	uint64_t row_bytes = v->info.row_bytes, in_row = off % row_bytes, cell, skip, run = 1, live, cells = 1, row;
+	const struct npki_seg *seg;
+	int64_t step = 1;
+
+	row = v->naxes ? source_row(v, off / row_bytes, &step, &run) : 0;
+	*slot = npk_gen_slot(v->g, row);
+	if (v->naxes > 1) {
+		cell = in_row / v->cell_bytes;
+		skip = in_row % v->cell_bytes;
+		*in_slot = cell_at(v, cell, &cells) + skip;
+		*together = cells * v->cell_bytes - skip;
+		if (*together > row_bytes - in_row)
+			*together = row_bytes - in_row;
+		return;
+	}
+	if (step != 1)
+		run = 1;
+	if (run > BORROW_MAX / row_bytes + 1)
+		run = BORROW_MAX / row_bytes + 1;
+	if (v->g->live && npki_rowmap_run(v->g->live, slot, run, &live))
+		run = live;
+	seg = &v->g->seg[npki_segment_of(v->g, *slot)];
+	if (run > seg->first + seg->nslots - *slot)
+		run = seg->first + seg->nslots - *slot;
+	*in_slot = in_row;
+	*together = run * row_bytes - in_row;
+}

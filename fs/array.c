@@ -2,10 +2,14 @@
  * after a change gets another node with pages of its own. */
 #include "fs.h"
 #include "names.h"
+#include "file.h"
+#include "layout.h"
 #include "npyfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 
 int npkfs_refuse_writing(int flags, struct npk_err *err)
 {
@@ -23,11 +27,66 @@ static int damaged_node(struct npkfs_session *s, struct npk_array *a, struct npk
 	return npkfs_plain_node(s, &key, out, err);
 }
 
+static int new_node(struct npkfs_session *s, const struct npkfs_key *key, struct npk_array *a, struct npk_gen *g,
+	struct npkfs_node **out, struct npk_err *err)
+{
+	struct npkfs_node *node = NULL;
+	const char *name;
+	size_t len;
+	int rc = npkfs_node_new(&node, key, err);
+
+	if (rc != 0)
+		return rc;
+	rc = npkfs_layout_new(&node->layout, s, g, NULL, 0, err);
+	if (rc == 0) {
+		name = npk_array_name(a, &len);
+		npkfs_node_call(node, name, len);
+	}
+	if (rc == 0 && node->called == NULL)
+		rc = npk_fail(err, ENOMEM, "no memory for a node");
+	if (rc != 0) {
+		npkfs_node_discard(node);
+		return rc;
+	}
+	*out = npkfs_node_publish(&s->inodes, node);
+	return 0;
+}
+
+char *npkfs_node_called(struct npkfs_node *node, size_t *len)
+{
+	const char *name;
+	char *copy;
+
+	pthread_mutex_lock(&node->lock);
+	name = node->called != NULL ? node->called : node->name;
+	*len = node->called != NULL ? node->called_len : node->name_len;
+	copy = malloc(*len + 1);
+	if (copy != NULL)
+		memcpy(copy, name, *len + 1);
+	pthread_mutex_unlock(&node->lock);
+	return copy;
+}
+
+void npkfs_node_call(struct npkfs_node *node, const char *name, size_t len)
+{
+	char *copy = malloc(len + 1), *old;
+
+	if (copy == NULL)
+		return; /* messages will tell the old one, writing fails with ENOENT */
+	memcpy(copy, name, len);
+	copy[len] = '\0';
+	pthread_mutex_lock(&node->lock);
+	old = node->called;
+	node->called = copy;
+	node->called_len = len;
+	pthread_mutex_unlock(&node->lock);
+	free(old);
+}
+
 int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &npkfs_array_type};
-	const struct npk_gen_info *info;
-	struct npkfs_node *node;
+	struct npkfs_node *node = NULL;
 	struct npk_gen *g;
 	struct npk_err why;
 	int rc = npk_gen_get(&g, a, &why);
@@ -41,24 +100,22 @@ int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_
 	}
 	if (rc != 0)
 		return damaged_node(s, a, out, err);
-	info = npk_gen_info(g);
-	key.number = info->number;
-	key.name = npk_array_name(a, &key.name_len);
+	key.number = npk_gen_info(g)->number; /* unique: the name may change */
 	node = npkfs_node_by_key(&s->inodes, &key);
-	if (node == NULL && (rc = npkfs_node_new(&node, &key, err)) == 0) {
-		node->gen = npk_gen_ref(g);
-		node->bytes = info->rows * info->row_bytes;
-		node->header_len = npkfs_npy_header_len(s, info->dtype, &info->shape);
-		node = npkfs_node_publish(&s->inodes, node);
-	}
+	if (node != NULL)
+		rc = npkfs_node_update(s, node, g, err);
+	else
+		rc = new_node(s, &key, a, g, &node, err);
 	npk_gen_put(g);
-	if (rc == 0)
+	if (rc != 0)
+		npkfs_node_put(&s->inodes, node);
+	else
 		*out = node;
 	return rc;
 }
 
 /* The node is that of a damaged array. When the array became usable meanwhile, ESTALE makes the kernel look it up again. */
-static int open_damaged(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err)
+int npkfs_open_damaged(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err)
 {
 	struct npk_array *a;
 	struct npk_gen *g;
@@ -74,31 +131,19 @@ static int open_damaged(struct npkfs_session *s, struct npkfs_node *node, struct
 	return -ESTALE;
 }
 
-static int open_array(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
-	struct npk_err *err)
-{
-	const struct npk_gen_info *info;
-	int rc = npkfs_refuse_writing(o->flags, err);
-
-	if (rc == 0 && node->gen == NULL)
-		rc = open_damaged(s, node, err);
-	if (rc == 0)
-		rc = npk_gen_map(node->gen, err);
-	if (rc == 0)
-		rc = npkfs_node_view(node, NULL, err);
-	if (rc != 0)
-		return npkfs_refresh_if_stale(s, rc);
-	info = npk_gen_info(node->gen);
-	o->keep_cache = true;
-	return npkfs_npy_open(s, node, info->dtype, &info->shape, &npkfs_view_handle_ops, out, err);
-}
-
 static void path_array(const struct npkfs_node *node, struct npk_text *out)
 {
+	struct npkfs_staged *st = npkfs_node_staged((struct npkfs_node *)node);
+	size_t len = 0;
+	char *called = npkfs_node_called((struct npkfs_node *)node, &len);
 	char part[NPKFS_NAME_MAX + 1];
 
-	if (npkfs_name_escape(part, node->name, node->name_len, ".npy"))
+	if (st != NULL && len == 0)
+		npk_text_printf(out, "%s", st->name);
+	else if (called != NULL && npkfs_name_escape(part, called, len, ".npy"))
 		npk_text_printf(out, "%s", part);
+	npkfs_staged_put(st);
+	free(called);
 }
 
 const struct npkfs_type npkfs_array_type = {
@@ -106,6 +151,6 @@ const struct npkfs_type npkfs_array_type = {
 	.name_ttl = true,
 	.attr_ttl = true,
 	.path = path_array,
-	.stat = npkfs_stat_gen,
-	.open = open_array,
+	.stat = npkfs_stat_array,
+	.open = npkfs_file_open,
 };

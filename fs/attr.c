@@ -3,6 +3,7 @@
  * A conversation is written to, but what it does is reading: whoever may read the array may use it, so its write bits
  * are the read bits of the array. Everything else of a read-only mount has no write bits. */
 #include "control.h"
+#include "layout.h"
 #include "names.h"
 
 #include <errno.h>
@@ -61,19 +62,42 @@ static void fill_gen(const struct npk_gen_info *info, struct stat *st)
 	st->st_mtim = st->st_ctim = st->st_atim = from_us(info->mtime_us);
 }
 
+/* A view, or the list of deleted rows. */
 void npkfs_stat_gen(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
 {
-	const struct npk_gen_info *info;
+	(void)s;
+	fill_gen(npk_gen_info(node->gen), st);
+	st->st_size = (off_t)(node->header_len + node->bytes);
+	st->st_blocks = (st->st_size + 511) / 512;
+}
 
-	if (node->gen == NULL) { /* damaged */
+static void fill_staged(const struct npkfs_staged *f, struct stat *st)
+{
+	st->st_uid = f->uid;
+	st->st_gid = f->gid;
+	st->st_mode = f->mode;
+	st->st_mtim = st->st_ctim = st->st_atim = from_us(atomic_load(&f->mtime_us));
+	st->st_size = (off_t)atomic_load(&f->size);
+	st->st_blocks = (st->st_size + 511) / 512;
+}
+
+void npkfs_stat_array(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
+{
+	struct npkfs_layout *l = npkfs_node_layout((struct npkfs_node *)node);
+	struct npkfs_staged *f = l == NULL ? npkfs_node_staged((struct npkfs_node *)node) : NULL;
+
+	if (l != NULL) {
+		fill_gen(npk_gen_info(l->gen), st);
+		st->st_size = (off_t)(l->header_len + l->bytes);
+		st->st_blocks = (blkcnt_t)npk_gen_info(l->gen)->blocks;
+	} else if (f != NULL) {
+		fill_staged(f, st);
+	} else { /* damaged */
 		stat_store(s, st);
 		st->st_mode &= 0444;
-		return;
 	}
-	info = npk_gen_info(node->gen);
-	fill_gen(info, st);
-	st->st_size = (off_t)(node->header_len + node->bytes);
-	st->st_blocks = node->type == &npkfs_array_type ? (blkcnt_t)info->blocks : (st->st_size + 511) / 512;
+	npkfs_staged_put(f);
+	npkfs_layout_put(l);
 }
 
 /* A text made from an array's rows: whoever may read the array. */
@@ -92,8 +116,20 @@ void npkfs_stat_array_text(struct npkfs_session *s, const struct npkfs_node *nod
 
 void npkfs_stat_query(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
 {
+	if (node->control->changes) { /* whoever may write to the array, or to the store */
+		stat_store(s, st);
+		st->st_mode &= 0666;
+		return;
+	}
 	npkfs_stat_array_text(s, node, st);
 	st->st_mode |= (st->st_mode & 0444) >> 1;
+}
+
+/* What a mount that may change the store lets its owner write to; the root is where names are made. */
+static bool is_writable(const struct npkfs_node *node)
+{
+	return node->type == &npkfs_array_type || node->type == &npkfs_view_type || node->type == &npkfs_root_type ||
+	       node->type == &npkfs_view_dir_type || (node->control != NULL && node->control->changes);
 }
 
 void npkfs_stat(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
@@ -104,18 +140,20 @@ void npkfs_stat(struct npkfs_session *s, const struct npkfs_node *node, struct s
 	memset(st, 0, sizeof(*st));
 	node->type->stat(s, node, st);
 	if (c->set_umask) {
-		st->st_mode = (dir ? 0777 : 0444) & ~c->umask;
+		st->st_mode = (dir ? 0777 : s->rw && is_writable(node) ? 0666 : 0444) & ~c->umask;
 		if (query)
 			st->st_mode |= (st->st_mode & 0444) >> 1;
 	}
-	if (!query)
+	if (!query && !(s->rw && is_writable(node)))
 		st->st_mode &= ~(mode_t)WRITE_BITS;
 	st->st_mode |= node->type->kind;
 	if (c->set_uid)
 		st->st_uid = c->uid;
 	if (c->set_gid)
 		st->st_gid = c->gid;
-	st->st_ino = node->type == &npkfs_array_type && node->gen != NULL ? node->number : INO_OTHERS | node->id;
+	st->st_ino = node->type == &npkfs_array_type && node->number != 0 && node->number < INO_OTHERS
+			     ? node->number
+			     : INO_OTHERS | node->id;
 	st->st_nlink = dir ? 2 : 1;
 	st->st_blksize = 1 << 20;
 }

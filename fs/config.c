@@ -52,14 +52,16 @@ static int helper_flag(struct npkfs_config *c, struct args *a, int opt)
 		c->sloppy = true;
 		return 0;
 	case 'w':
-		c->asked_rw = true;
+		a->lists[a->nlists++] = "rw";
+		return 0;
+	case 'r':
+		a->lists[a->nlists++] = "ro";
 		return 0;
 	case 'o':
 		a->lists[a->nlists++] = optarg;
 		return 0;
 	case 'n':
 	case 'v':
-	case 'r':
 	case 'N':
 	case 't':
 		return 0;
@@ -192,7 +194,7 @@ static int apply_lists(struct npkfs_config *c, const struct args *a, struct npk_
 
 int npkfs_config_load(struct npkfs_config *c, int argc, char **argv, int *show, struct npk_err *err)
 {
-	struct args a = {.lists = calloc((size_t)argc + 1, sizeof *a.lists)};
+	struct args a = {.lists = calloc(2 * (size_t)argc + 1, sizeof *a.lists)};
 	char *operand[2] = {NULL, NULL};
 	int rc;
 

@@ -11,19 +11,30 @@ enum npkfs_watch {
 	NPKFS_WATCH_POLL
 };
 
-#define NPKFS_SETTINGS 14 /* rows of the table in settings.c */
+enum npkfs_sync {
+	NPKFS_SYNC_COMMIT, /* durable every `commit` seconds and at fsync */
+	NPKFS_SYNC_ALWAYS, /* before every reply */
+	NPKFS_SYNC_FSYNC   /* at fsync only */
+};
+
+#define NPKFS_SETTINGS 20 /* rows of the table in settings.c */
 
 struct npkfs_config {
 	char *store;      /* absolute path */
 	char *mountpoint; /* absolute path */
 	bool foreground, debug;
-	bool helper;   /* called as mount.numpackfs */
-	bool fake;     /* mount(8)'s -f: check the arguments and end */
-	bool sloppy;   /* mount(8)'s -s: unknown options are no error */
-	bool asked_rw; /* "rw" is among the options: accepted, but the mount is read-only */
+	bool helper; /* called as mount.numpackfs */
+	bool fake;   /* mount(8)'s -f: check the arguments and end */
+	bool sloppy; /* mount(8)'s -s: unknown options are no error */
 
 	bool ro;
-	bool show_control; /* list .numpack in the root */
+	bool create;         /* make the store when it is not there */
+	bool drop_if_exists; /* empty it first */
+	enum npkfs_sync sync;
+	unsigned commit;       /* seconds between seals, of NPKFS_SYNC_COMMIT */
+	unsigned lock_timeout; /* seconds to wait for another writer */
+	unsigned staging_ttl;  /* seconds that an incomplete file outlives its last close */
+	bool show_control;     /* list .numpack in the root */
 	bool allow_other;
 	enum npkfs_watch watch;
 	unsigned watch_ms;      /* of NPKFS_WATCH_POLL */

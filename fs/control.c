@@ -29,6 +29,11 @@ static const char readme[] =
 	"  arrays/NAME/data.csv                 the rows as text\n"
 	"  export/store.safetensors             all arrays as one file\n"
 	"\n"
+	"Where the mount is read-write, arrays are written as files (np.save, cp, mmap r+), and by commands, a line "
+	"each:\n"
+	"  arrays/NAME/drop compact clone rename sync, ctl, compact, sync, reset     read one for its usage\n"
+	"  arrays/NAME/append append.raw replace                                    rows as bytes\n"
+	"\n"
 	"Example:  exec 3<>arrays/NAME/getitem; echo 'sel=0:3 fmt=text' >&3; cat <&3; exec 3>&-\n"
 	"More: man 7 numpackfs-control\n";
 
@@ -161,6 +166,47 @@ const struct npkfs_control npkfs_store_controls[] = {
 	{.name = "last_error", .type = &npkfs_text_type, .render = render_last_error},
 	{.name = "arrays", .type = &npkfs_arrays_dir_type},
 	{.name = "export", .type = &npkfs_export_dir_type},
+	{
+		.name = "ctl",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = NPKFS_WORDS_MAX,
+		.usage = "drop ARRAY rows=ROWS | compact ARRAY|all [force] | clone ARRAY NEW | rename ARRAY NEW | sync "
+			 "| reset confirm=STORE",
+		.check = npkfs_check_ctl,
+		.run = npkfs_run_ctl,
+	},
+	{
+		.name = "compact",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 2,
+		.usage = "1 [force]",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "sync",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 1,
+		.usage = "1",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "reset",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 1,
+		.usage = "confirm=STORE",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
 	{.name = NULL},
 };
 
@@ -184,6 +230,65 @@ const struct npkfs_control npkfs_array_controls[] = {
 		.usage = "sel=SELECTION [fmt=npy|text|json]",
 		.check = npkfs_check_getitem,
 		.run = npkfs_run_getitem,
+	},
+	{.name = "append",
+		.type = &npkfs_stream_type,
+		.changes = true,
+		.usage = "the rows as a .npy stream, or several"},
+	{.name = "append.raw", .type = &npkfs_stream_type, .changes = true, .usage = "whole rows as bytes"},
+	{.name = "replace",
+		.type = &npkfs_stream_type,
+		.changes = true,
+		.usage = "a line that says which rows (0:3,7 [atomic]), then a .npy stream"},
+	{
+		.name = "drop",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = NPKFS_WORDS_MAX,
+		.usage = "ROW|FROM:TO[:STEP] ...",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "compact",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 2,
+		.usage = "1 [force]",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "clone",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 1,
+		.usage = "NEW-NAME",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "rename",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 1,
+		.usage = "NEW-NAME",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
+	},
+	{
+		.name = "sync",
+		.type = &npkfs_query_type,
+		.changes = true,
+		.argc_min = 1,
+		.argc_max = 1,
+		.usage = "1",
+		.check = npkfs_check_change,
+		.run = npkfs_run_change,
 	},
 	{.name = NULL},
 };

@@ -18,6 +18,7 @@ struct npkfs_control {
 
 	/* Conversations: what a line may look like, and what it does. `check` sees every line of a write before `run`
 	 * sees the first one; it must not change anything. */
+	bool changes; /* what it does changes the store */
 	int argc_min, argc_max;
 	const char *usage;
 	int (*check)(struct npkfs_query *q, struct npk_err *err); /* NULL: counting the words is enough */

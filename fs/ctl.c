@@ -238,8 +238,7 @@ static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_
 	return rc;
 }
 
-static int write_conversation(
-	struct npkfs_handle *handle, const struct npkfs_write *w, size_t *taken, struct npk_err *err)
+static int write_conversation(struct npkfs_handle *handle, struct npkfs_write *w, size_t *taken, struct npk_err *err)
 {
 	struct conversation *c = (struct conversation *)handle;
 	int rc;
@@ -254,6 +253,7 @@ static int write_conversation(
 	if (rc != 0)
 		set_error_reply(c, rc, err);
 	pthread_mutex_unlock(&c->lock);
+	w->announced = handle->node->control->changes;
 	return rc;
 }
 
@@ -330,7 +330,7 @@ static void close_conversation(struct npkfs_handle *handle)
 	struct conversation *c = (struct conversation *)handle;
 
 	drop_line(c, (struct npkfs_caller){.uid = 0});
-	npk_text_fini(&c->line);
+	npk_text_fini(&c->line); /* may be empty and have memory */
 	put_reply(c->reply);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
@@ -363,7 +363,7 @@ static int open_query(struct npkfs_session *s, struct npkfs_node *node, struct n
 	c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return npk_fail(err, ENOMEM, "no memory for a conversation");
-	c->h = (struct npkfs_handle){.ops = &handle_ops, .s = s, .node = node};
+	c->h = (struct npkfs_handle){.ops = &handle_ops, .s = s, .node = node, .direct = true};
 	pthread_mutex_init(&c->lock, NULL);
 	*out = &c->h;
 	return 0;

@@ -21,6 +21,12 @@ int npkfs_reply_text(struct npkfs_query *q, struct npk_text *t, struct npk_err *
  * generation over, also when it fails. */
 int npkfs_reply_view(struct npkfs_query *q, struct npk_view *v, struct npk_gen *g, struct npk_err *err);
 
+/* ctl_change.c: files that are named as their verb; and .numpack/ctl. */
+int npkfs_check_change(struct npkfs_query *q, struct npk_err *err);
+int npkfs_run_change(struct npkfs_query *q, struct npk_err *err);
+int npkfs_check_ctl(struct npkfs_query *q, struct npk_err *err);
+int npkfs_run_ctl(struct npkfs_query *q, struct npk_err *err);
+
 int npkfs_check_getitem(struct npkfs_query *q, struct npk_err *err);
 int npkfs_run_getitem(struct npkfs_query *q, struct npk_err *err);
 

@@ -53,12 +53,17 @@ void npkfs_dir_close(struct npkfs_dir *d)
 /* A damaged array may be repaired behind our back; everything else changes by ways that we hear of. */
 static bool is_settled(const struct npkfs_node *node)
 {
-	return node->type != &npkfs_array_type || node->gen != NULL;
+	return node->type != &npkfs_array_type || (node->number != 0 && (node->number & NPKFS_STAGED_NUMBER) == 0);
 }
 
 double npkfs_attr_timeout(struct npkfs_session *s, const struct npkfs_node *node)
 {
 	return node->type->attr_ttl && is_settled(node) ? s->config->attr_ttl : 0;
+}
+
+static bool is_ambiguous(struct npkfs_session *s, const struct npkfs_node *node)
+{
+	return node->type == &npkfs_array_type && atomic_load(&s->staging.n) > 0;
 }
 
 void npkfs_entry_fill(struct npkfs_session *s, struct npkfs_node *node, struct fuse_entry_param *e)
@@ -67,7 +72,8 @@ void npkfs_entry_fill(struct npkfs_session *s, struct npkfs_node *node, struct f
 	e->ino = node->id;
 	e->generation = 1;
 	npkfs_stat(s, node, &e->attr);
-	e->entry_timeout = node->type->name_ttl && is_settled(node) ? s->config->attr_ttl : 0;
+	/* While names may lead different processes to different files, each must ask for itself. */
+	e->entry_timeout = node->type->name_ttl && is_settled(node) && !is_ambiguous(s, node) ? s->config->attr_ttl : 0;
 	e->attr_timeout = npkfs_attr_timeout(s, node);
 	npkfs_node_remember(&s->inodes, node);
 }
@@ -136,12 +142,13 @@ static size_t add_plus(struct npkfs_dir *d, fuse_req_t req, char *buf, size_t si
 {
 	struct fuse_entry_param param = {.attr = {.st_ino = UNKNOWN_INO, .st_mode = e->kind}};
 	size_t need = fuse_add_direntry_plus(req, NULL, 0, e->name, NULL, 0);
+	const struct npkfs_caller who = {.uid = fuse_req_ctx(req)->uid, .pid = fuse_req_ctx(req)->pid};
 	struct npkfs_node *node = NULL;
 
 	if (need > size)
 		return need;
 	if (d->node->type->plus && strcmp(e->name, ".") != 0 && strcmp(e->name, "..") != 0 &&
-		d->node->type->lookup(d->s, d->node, e->name, &node, NULL) == 0)
+		d->node->type->lookup(d->s, d->node, e->name, &who, &node, NULL) == 0)
 		npkfs_entry_fill(d->s, node, &param);
 	fuse_add_direntry_plus(req, buf, size, e->name, &param, (off_t)e->next);
 	npkfs_node_put(&d->s->inodes, node);

@@ -101,14 +101,15 @@ static int get(struct npkfs_session *s, struct npkfs_export **out, struct npk_er
 	return rc;
 }
 
-static int lookup_export(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_export(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &file_type};
 	struct npkfs_export *e;
 	struct npkfs_node *node;
 	int rc;
 
+	(void)who;
 	(void)dir;
 	if (strcmp(name, FILE_NAME) != 0)
 		return -ENOENT;

@@ -1,5 +1,6 @@
 /* facts.c - single facts about an array, as one line of a control file and as an extended attribute. */
 #include "fs.h"
+#include "layout.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -88,6 +89,7 @@ static int info_of(
 	struct npkfs_session *s, const struct npkfs_node *node, struct npk_array_info *info, struct npk_err *err)
 {
 	const struct npk_gen_info *g;
+	struct npkfs_layout *l;
 	struct npk_array *a;
 	int rc = npkfs_node_array(s, node, &a, err);
 
@@ -95,8 +97,9 @@ static int info_of(
 		return rc;
 	rc = npk_array_info(a, info, err);
 	npk_array_put(a);
-	if (rc == 0 && node->gen != NULL) {
-		g = npk_gen_info(node->gen);
+	l = rc == 0 ? npkfs_node_layout((struct npkfs_node *)node) : NULL;
+	if (l != NULL) {
+		g = npk_gen_info(l->gen);
 		info->damaged = false;
 		info->dtype = g->dtype;
 		info->shape = g->shape;
@@ -106,6 +109,7 @@ static int info_of(
 		info->mtime_us = g->mtime_us;
 		info->generation = g->number;
 	}
+	npkfs_layout_put(l);
 	return rc;
 }
 
@@ -113,6 +117,7 @@ int npkfs_xattr(
 	struct npkfs_session *s, struct npkfs_node *node, const char *name, struct npk_text *out, struct npk_err *err)
 {
 	struct npk_array_info info;
+	struct npkfs_staged *st;
 	int rc;
 
 	if (strncmp(name, "user.", 5) != 0) /* not ENODATA: then ls would ask for the ACL of every file */
@@ -122,6 +127,14 @@ int npkfs_xattr(
 	name += strlen(XATTR_PREFIX);
 	if (strcmp(name, "mtime") == 0) /* a file; the attribute's name says the unit */
 		return -ENODATA;
+	st = npkfs_node_staged(node);
+	npkfs_staged_put(st);
+	if (st != NULL && (node->number & NPKFS_STAGED_NUMBER) != 0) {
+		if (strcmp(name, "state") != 0)
+			return -ENODATA;
+		npk_text_printf(out, "incomplete");
+		return 0;
+	}
 	rc = info_of(s, node, &info, err);
 	if (rc == 0)
 		rc = npkfs_fact(name, &info, out, err);

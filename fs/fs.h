@@ -11,6 +11,7 @@
 #include "inval.h"
 #include "lasterr.h"
 #include "session.h"
+#include "staged.h"
 #include "stats.h"
 
 #include <fuse_lowlevel.h>
@@ -28,6 +29,11 @@ struct npkfs_session {
 	struct npkfs_inval inval;
 	struct npkfs_stats stats;
 	struct npkfs_lasterr lasterr;
+	struct npkfs_staging staging;
+
+	bool rw;                   /* the store may be changed: constant while serving */
+	_Atomic unsigned writable; /* handles of arrays that are O_RDWR */
+	_Atomic uint64_t content;  /* raised by every in-place write */
 
 	_Atomic uint64_t epoch;        /* raised by every change of the store, after it is taken over */
 	_Atomic uint64_t listed_epoch; /* of the root listing that the kernel has; 0: none */
@@ -46,6 +52,7 @@ struct npkfs_session {
 /* Who asks. */
 struct npkfs_caller {
 	uid_t uid;
+	gid_t gid;
 	pid_t pid;
 };
 
@@ -58,13 +65,14 @@ struct npkfs_write {
 	size_t len;
 	uint64_t off, owner; /* the owner tells processes apart: WRITE and FLUSH of one process have the same */
 	struct npkfs_caller who;
+	bool announced; /* result: notifications were queued that concern others; a direct-I/O write waits for them */
 };
 
 struct npkfs_handle_ops {
 	/* Puts at most `len` bytes from `off` on into *out; fewer only at the end of the file. */
 	int (*read)(struct npkfs_handle *h, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err);
 	/* *taken <= w->len bytes were consumed. NULL: the file cannot be written. */
-	int (*write)(struct npkfs_handle *h, const struct npkfs_write *w, size_t *taken, struct npk_err *err);
+	int (*write)(struct npkfs_handle *h, struct npkfs_write *w, size_t *taken, struct npk_err *err);
 	int (*flush)(
 		struct npkfs_handle *h, uint64_t owner, struct npkfs_caller who, struct npk_err *err); /* or NULL */
 	void (*close)(struct npkfs_handle *h); /* frees it, not the node's reference */
@@ -77,6 +85,7 @@ struct npkfs_handle {
 	struct npkfs_session *s;
 	struct npkfs_node *node; /* a reference of the handle's own */
 	_Atomic unsigned refs;   /* set by op_open() */
+	bool direct;             /* FOPEN_DIRECT_IO: nobody holds a page of it while it writes */
 };
 
 struct npkfs_open {
@@ -93,17 +102,24 @@ struct npkfs_type {
 	bool attr_ttl;     /* the same for attributes */
 	bool plus;         /* READDIRPLUS gives the nodes of its entries; worth it where their names may be kept */
 	bool conversation; /* may be opened for writing; truncating it is accepted and ignored */
+	bool changes;      /* who writes to it changes the store */
 	void (*path)(const struct npkfs_node *node, struct npk_text *out); /* below the mountpoint, for messages */
 	void (*stat)(
 		struct npkfs_session *s, const struct npkfs_node *node, struct stat *st); /* all but ino and nlink */
 
 	/* Directories. lookup gives *out with a reference. -ENOENT without a message: no such name. */
-	int (*lookup)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out,
-		struct npk_err *err);
+	int (*lookup)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, const struct npkfs_caller *who,
+		struct npkfs_node **out, struct npk_err *err);
 	/* Adds the names with npkfs_dir_add(); or, where they can be counted off, `nth` writes the i-th one (at most
 	 * NPKFS_NAME_MAX bytes) and returns false after the last. */
 	int (*list)(struct npkfs_session *s, struct npkfs_node *dir, struct npk_text *names, struct npk_err *err);
 	bool (*nth)(const struct npkfs_node *dir, uint64_t i, char *name);
+
+	/* Changes of the names in a directory; NULL: EPERM. create gives a node and opens it. */
+	int (*create)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, mode_t mode,
+		struct npkfs_open *o, struct npkfs_node **out, struct npkfs_handle **handle, struct npk_err *err);
+	int (*unlink)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, const struct npkfs_caller *who,
+		struct npk_err *err);
 
 	/* Files. */
 	int (*open)(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
@@ -111,7 +127,9 @@ struct npkfs_type {
 };
 
 extern const struct npkfs_type npkfs_root_type, npkfs_control_dir_type, npkfs_arrays_dir_type, npkfs_array_dir_type;
+extern const struct npkfs_type npkfs_view_type;
 extern const struct npkfs_type npkfs_export_dir_type, npkfs_view_dir_type, npkfs_batches_dir_type;
+extern const struct npkfs_type npkfs_stream_type;
 extern const struct npkfs_type npkfs_text_type, npkfs_query_type, npkfs_csv_type, npkfs_deleted_type, npkfs_array_type;
 
 /* --- tree.c -------------------------------------------------------------------------------------------------------- */
@@ -130,7 +148,12 @@ void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct np
 
 /* The node of the array's current generation; of a damaged array, a node that has no generation. */
 int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err);
-/* -EROFS with a message when `flags` ask for writing. */
+/* What the array of the node is called now; the caller frees it, NULL: no memory. And from now on. */
+char *npkfs_node_called(struct npkfs_node *node, size_t *len);
+void npkfs_node_call(struct npkfs_node *node, const char *name, size_t len);
+/* Why a damaged array cannot be opened; -ESTALE when it can be meanwhile. */
+int npkfs_open_damaged(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err);
+/* -EROFS with a message when `flags` ask for writing. For files that never are. */
 int npkfs_refuse_writing(int flags, struct npk_err *err);
 /* deleted.npy of the array's current generation. */
 int npkfs_deleted_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err);
@@ -140,6 +163,7 @@ int npkfs_deleted_node(struct npkfs_session *s, struct npk_array *a, struct npkf
 void npkfs_stat_dir(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st);
 void npkfs_stat_text(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st);
 void npkfs_stat_gen(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st); /* of node->gen */
+void npkfs_stat_array(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st);
 void npkfs_stat_array_text(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st);
 void npkfs_stat_query(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st);
 /* Everything that stat(2) shows of a node, with the uid=, gid= and umask= options. */

@@ -1,6 +1,8 @@
 /* inode.c - the node table: two hash chains through each node, one lock, memory only. */
 #include "inode.h"
 #include "export.h"
+#include "layout.h"
+#include "staged.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -45,7 +47,8 @@ int npkfs_node_new(struct npkfs_node **out, const struct npkfs_key *key, struct 
 	node->sel = text + key->name_len + 1;
 	node->type = key->type;
 	node->control = key->control;
-	node->number = key->number;
+	atomic_init(&node->number, key->number);
+	pthread_mutex_init(&node->lock, NULL);
 	node->detail = key->detail;
 	*out = node;
 	return 0;
@@ -58,6 +61,10 @@ void npkfs_node_discard(struct npkfs_node *node)
 	npk_view_close(atomic_load(&node->view));
 	npkfs_export_put(node->export);
 	npk_gen_put(node->gen);
+	npkfs_layout_put(node->layout);
+	npkfs_staged_put(node->staged);
+	free(node->called);
+	pthread_mutex_destroy(&node->lock);
 	free(node);
 }
 
@@ -251,6 +258,54 @@ struct npkfs_node *npkfs_node_publish(struct npkfs_inodes *t, struct npkfs_node 
 	if (first != node)
 		npkfs_node_discard(node);
 	return first;
+}
+
+bool npkfs_node_rekey(struct npkfs_inodes *t, struct npkfs_node *node, uint64_t number)
+{
+	struct npkfs_key key = {node->type, node->control, number, node->detail, node->name, node->name_len, node->sel};
+	uint64_t hash = hash_key(&key);
+	struct npkfs_node **p;
+	bool taken;
+
+	pthread_mutex_lock(&t->lock);
+	taken = find_key(t, &key, hash) != NULL;
+	if (!taken) {
+		for (p = &t->by_key[node->hash & (t->nbuckets - 1)]; *p != node;)
+			p = &(*p)->key_next;
+		*p = node->key_next;
+		atomic_store(&node->number, number);
+		node->hash = hash;
+		p = &t->by_key[hash & (t->nbuckets - 1)];
+		node->key_next = *p;
+		*p = node;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return !taken;
+}
+
+int npkfs_nodes_of_type(struct npkfs_inodes *t, const struct npkfs_type *type,
+	void (*fn)(void *ctx, struct npkfs_node *node), void *ctx)
+{
+	struct npkfs_node **list;
+	size_t n = 0;
+
+	pthread_mutex_lock(&t->lock);
+	list = malloc((t->nnodes + 1) * sizeof(struct npkfs_node *));
+	for (size_t i = 0; list != NULL && i < t->nbuckets; i++)
+		for (struct npkfs_node *node = t->by_id[i]; node != NULL; node = node->id_next)
+			if (node->type == type) {
+				node->refs++;
+				list[n++] = node;
+			}
+	pthread_mutex_unlock(&t->lock);
+	if (list == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		fn(ctx, list[i]);
+		npkfs_node_put(t, list[i]);
+	}
+	free(list);
+	return 0;
 }
 
 void npkfs_node_remember(struct npkfs_inodes *t, struct npkfs_node *node)

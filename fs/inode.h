@@ -13,6 +13,8 @@
 struct npkfs_type;
 struct npkfs_control;
 struct npkfs_export;
+struct npkfs_layout;
+struct npkfs_staged;
 
 #define NPKFS_ROOT_ID 1
 
@@ -20,20 +22,33 @@ struct npkfs_node {
 	/* The key. Two live nodes never have the same one. */
 	const struct npkfs_type *type;
 	const struct npkfs_control *control; /* the table row of a control file */
-	uint64_t number;                     /* the generation's number, or what the type says */
-	uint64_t detail;                     /* rows of a batch, epoch of a mask */
-	const char *name;                    /* the array's name, NUL-terminated; in the node's own memory */
-	const char *sel;                     /* the selection's text, likewise */
+	_Atomic uint64_t
+		number;  /* the generation's number, or what the type says; an array's may change: npkfs_node_rekey() */
+	uint64_t detail; /* rows of a batch, epoch of a mask */
+	const char *name; /* the array's name, NUL-terminated; in the node's own memory */
+	const char *sel;  /* the selection's text, likewise */
 	size_t name_len;
 
 	/* Set before the node is published, constant then. */
 	uint64_t id;
-	struct npk_gen *gen;         /* NULL for what is not bound to a generation */
+	struct npk_gen *gen;         /* NULL for what is not bound to a generation, and for arrays */
 	struct npkfs_export *export; /* of export/store.safetensors */
 	uint64_t bytes;              /* behind the .npy header */
 	uint32_t header_len;         /* 0 when there is no header */
 
 	_Atomic(struct npk_view *) view; /* set once, by the first open that needs it; owned */
+
+	/* Of arrays. */
+	pthread_mutex_t lock;        /* memory only; no other lock is taken under it */
+	struct npkfs_layout *layout; /* lock; NULL: damaged or staged */
+	struct npkfs_staged *staged; /* lock; what is being written; counted */
+	char *called;                /* lock: the array's name now, after renames; NULL: as in `name` */
+	size_t called_len;           /* lock */
+	_Atomic unsigned handles;    /* open now */
+	_Atomic unsigned writers;    /* of these, those that may write */
+	_Atomic unsigned writable;   /* of these, O_RDWR: there may be dirty pages of a map */
+	_Atomic bool compacted;      /* the slots are gone: no more in-place writes */
+	_Atomic bool converted;      /* what was written is not what the array has: likewise */
 
 	/* inode_table.lock */
 	uint64_t nlookup; /* the kernel's references */
@@ -77,6 +92,12 @@ void npkfs_node_discard(struct npkfs_node *node);
 /* Gives it an id and a reference. When another thread published the same key first, that node is returned and `node` is
  * discarded. */
 struct npkfs_node *npkfs_node_publish(struct npkfs_inodes *t, struct npkfs_node *node);
+
+/* The node is found by another number from now on. False, and nothing changes, when another node has that key. */
+bool npkfs_node_rekey(struct npkfs_inodes *t, struct npkfs_node *node, uint64_t number);
+/* Calls `fn` for each live node of `type`, which holds a reference during the call; no lock is held. */
+int npkfs_nodes_of_type(struct npkfs_inodes *t, const struct npkfs_type *type,
+	void (*fn)(void *ctx, struct npkfs_node *node), void *ctx);
 
 /* The kernel learns of the node (before the reply says so), and forgets `n` of its lookups. */
 void npkfs_node_remember(struct npkfs_inodes *t, struct npkfs_node *node);

@@ -7,11 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum npkfs_inval_kind {
+	ENTRY,
+	NODE,
+	RANGE,
+	CALL
+};
+
 struct npkfs_inval_item {
 	struct npkfs_inval_item *next, *hash_next;
 	uint64_t id, hash;
-	bool entry;
-	char name[]; /* of an entry */
+	enum npkfs_inval_kind kind;
+	uint64_t off, len;  /* of RANGE */
+	npkfs_inval_fn *fn; /* of CALL */
+	void *ctx;
+	char name[]; /* of ENTRY */
 };
 
 void npkfs_inval_init(struct npkfs_inval *q, struct fuse_session *fuse, struct npkfs_stats *stats)
@@ -46,9 +56,11 @@ static struct npkfs_inval_item *take(struct npkfs_inval *q)
 	struct npkfs_inval_item *item = NULL, **p;
 
 	pthread_mutex_lock(&q->lock);
+	q->busy = false;
 	while (!q->stop && q->head == NULL)
 		pthread_cond_wait(&q->wake, &q->lock);
 	if (!q->stop) {
+		q->busy = true;
 		item = q->head;
 		q->head = item->next;
 		if (q->head == NULL)
@@ -61,15 +73,33 @@ static struct npkfs_inval_item *take(struct npkfs_inval *q)
 	return item;
 }
 
+static int send_to_kernel(struct npkfs_inval *q, const struct npkfs_inval_item *i)
+{
+	switch (i->kind) {
+	case ENTRY:
+		return fuse_lowlevel_notify_inval_entry(q->fuse, i->id, i->name, strlen(i->name));
+	case NODE:
+		return fuse_lowlevel_notify_inval_inode(q->fuse, i->id, 0, 0);
+	case RANGE: /* a negative offset: attributes only */
+		return fuse_lowlevel_notify_inval_inode(q->fuse, i->id, i->len > 0 ? (off_t)i->off : -1, (off_t)i->len);
+	default:
+		return 0;
+	}
+}
+
 /* ENOENT: the kernel does not know the name or node, so there was nothing to forget. */
 static void send_item(struct npkfs_inval *q, const struct npkfs_inval_item *i)
 {
-	int rc = i->entry ? fuse_lowlevel_notify_inval_entry(q->fuse, i->id, i->name, strlen(i->name))
-			  : fuse_lowlevel_notify_inval_inode(q->fuse, i->id, 0, 0);
+	int rc;
 
+	if (i->kind == CALL) {
+		i->fn(i->ctx);
+		return;
+	}
+	rc = send_to_kernel(q, i);
 	NPKFS_COUNT(q->stats->invalidations);
 	if (rc != 0 && rc != -ENOENT && rc != -ENOTDIR && rc != -ENODEV && rc != -ENOTCONN)
-		npkfs_log(NPKFS_WARN, "invalidating %s of node %llu: %s", i->entry ? i->name : "the pages",
+		npkfs_log(NPKFS_WARN, "invalidating %s of node %llu: %s", i->kind == ENTRY ? i->name : "the pages",
 			(unsigned long long)i->id, strerror(-rc));
 }
 
@@ -95,6 +125,21 @@ int npkfs_inval_start(struct npkfs_inval *q, struct npk_err *err)
 	return 0;
 }
 
+/* Notifications that nobody needs any more are dropped; requests that wait for their reply get it. */
+static void run_calls(struct npkfs_inval *q)
+{
+	struct npkfs_inval_item *item;
+
+	while ((item = q->head) != NULL) {
+		q->head = item->next;
+		if (item->kind == CALL)
+			item->fn(item->ctx);
+		free(item);
+	}
+	q->tail = NULL;
+	memset(q->pending, 0, sizeof(q->pending));
+}
+
 void npkfs_inval_stop(struct npkfs_inval *q)
 {
 	if (!q->started)
@@ -105,30 +150,37 @@ void npkfs_inval_stop(struct npkfs_inval *q)
 	pthread_mutex_unlock(&q->lock);
 	pthread_join(q->thread, NULL);
 	q->started = false;
+	run_calls(q);
 }
 
 /* --- the queue ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash_item(bool entry, uint64_t id, const char *name)
+static uint64_t hash_item(const struct npkfs_inval_item *i)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ id * 2 ^ entry;
+	uint64_t h = 0xcbf29ce484222325u ^ (i->id * 4 + i->kind) ^ i->off << 20 ^ i->len << 40;
 
-	for (; *name != '\0'; name++)
+	for (const char *name = i->name; *name != '\0'; name++)
 		h = (h ^ (uint8_t)*name) * 0x100000001b3u;
 	return h ^ h >> 32;
 }
 
-/* True when the very same notification waits already; needs the lock. */
+static bool is_same(const struct npkfs_inval_item *a, const struct npkfs_inval_item *b)
+{
+	return a->hash == b->hash && a->kind == b->kind && a->id == b->id && a->off == b->off && a->len == b->len &&
+	       strcmp(a->name, b->name) == 0;
+}
+
+/* Needs the lock. */
 static bool is_pending(const struct npkfs_inval *q, const struct npkfs_inval_item *item)
 {
 	const struct npkfs_inval_item *i = q->pending[item->hash % NPKFS_INVAL_BUCKETS];
 
-	while (i != NULL && (i->hash != item->hash || i->id != item->id || i->entry != item->entry ||
-				    strcmp(i->name, item->name) != 0))
+	while (i != NULL && !is_same(i, item))
 		i = i->hash_next;
 	return i != NULL;
 }
 
+/* Needs the lock. */
 static void append(struct npkfs_inval *q, struct npkfs_inval_item *item)
 {
 	struct npkfs_inval_item **bucket = &q->pending[item->hash % NPKFS_INVAL_BUCKETS];
@@ -143,7 +195,8 @@ static void append(struct npkfs_inval *q, struct npkfs_inval_item *item)
 	pthread_cond_signal(&q->wake);
 }
 
-static void enqueue(struct npkfs_inval *q, bool entry, uint64_t id, const char *name)
+static void enqueue(
+	struct npkfs_inval *q, enum npkfs_inval_kind kind, uint64_t id, const char *name, uint64_t off, uint64_t len)
 {
 	struct npkfs_inval_item *item = calloc(1, sizeof(*item) + strlen(name) + 1);
 	bool merged;
@@ -153,10 +206,12 @@ static void enqueue(struct npkfs_inval *q, bool entry, uint64_t id, const char *
 			(unsigned long long)id);
 		return;
 	}
-	item->entry = entry;
+	item->kind = kind;
 	item->id = id;
-	item->hash = hash_item(entry, id, name);
+	item->off = off;
+	item->len = len;
 	strcpy(item->name, name);
+	item->hash = hash_item(item);
 	pthread_mutex_lock(&q->lock);
 	merged = is_pending(q, item);
 	if (!merged)
@@ -170,10 +225,47 @@ static void enqueue(struct npkfs_inval *q, bool entry, uint64_t id, const char *
 
 void npkfs_inval_entry(struct npkfs_inval *q, uint64_t parent, const char *name)
 {
-	enqueue(q, true, parent, name);
+	enqueue(q, ENTRY, parent, name, 0, 0);
 }
 
 void npkfs_inval_node(struct npkfs_inval *q, uint64_t id)
 {
-	enqueue(q, false, id, "");
+	enqueue(q, NODE, id, "", 0, 0);
+}
+
+void npkfs_inval_range(struct npkfs_inval *q, uint64_t id, uint64_t off, uint64_t len)
+{
+	enqueue(q, RANGE, id, "", off, len);
+}
+
+int npkfs_inval_call(struct npkfs_inval *q, npkfs_inval_fn *fn, void *ctx)
+{
+	struct npkfs_inval_item *item = calloc(1, sizeof(*item) + 1);
+	bool stopped;
+
+	if (item == NULL)
+		return -ENOMEM;
+	item->kind = CALL;
+	item->fn = fn;
+	item->ctx = ctx;
+	pthread_mutex_lock(&q->lock);
+	stopped = q->stop;
+	if (!stopped)
+		append(q, item);
+	pthread_mutex_unlock(&q->lock);
+	if (stopped) { /* nobody is left to wait for */
+		fn(ctx);
+		free(item);
+	}
+	return 0;
+}
+
+bool npkfs_inval_idle(struct npkfs_inval *q)
+{
+	bool idle;
+
+	pthread_mutex_lock(&q->lock);
+	idle = q->head == NULL && !q->busy;
+	pthread_mutex_unlock(&q->lock);
+	return idle;
 }

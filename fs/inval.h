@@ -25,6 +25,7 @@ struct npkfs_inval {
 	struct npkfs_inval_item *head, *tail;                  /* lock */
 	struct npkfs_inval_item *pending[NPKFS_INVAL_BUCKETS]; /* lock: what is queued, by its hash */
 	bool started, stop;                                    /* lock */
+	bool busy;                                             /* lock: an item is being sent */
 };
 
 void npkfs_inval_init(struct npkfs_inval *q, struct fuse_session *fuse, struct npkfs_stats *stats);
@@ -35,6 +36,15 @@ void npkfs_inval_fini(struct npkfs_inval *q);
 
 /* The name `name` in directory `parent` means something else, or nothing, from now on. */
 void npkfs_inval_entry(struct npkfs_inval *q, uint64_t parent, const char *name);
+/* Its attributes, and the pages of [off, off + len). A len of 0: the attributes alone. */
+void npkfs_inval_range(struct npkfs_inval *q, uint64_t id, uint64_t off, uint64_t len);
+/* Calls fn(ctx) in the notify thread when all that is queued now was sent. It may reply to a request and change the store;
+ * it must not wait for a notification. At the end of the mount it is called as well, by npkfs_inval_stop(). */
+typedef void npkfs_inval_fn(void *ctx);
+int npkfs_inval_call(struct npkfs_inval *q, npkfs_inval_fn *fn, void *ctx);
+/* Nothing is queued, and nothing is being sent. */
+bool npkfs_inval_idle(struct npkfs_inval *q);
+
 /* The attributes and all cached pages (of a directory: its listing) of node `id` are out of date. */
 void npkfs_inval_node(struct npkfs_inval *q, uint64_t id);
 

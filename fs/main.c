@@ -87,7 +87,9 @@ static void ready(void *ctx)
 
 static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct npk_err *err)
 {
-	int rc;
+	enum npkfs_exit status;
+	struct npk_err why;
+	int rc, finished;
 
 	confine(sv->config);
 	rc = npkfs_signals_start(s, err);
@@ -96,11 +98,17 @@ static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct
 		npkfs_signals_end();
 	}
 	npkfs_notify("STOPPING=1");
+	finished = npkfs_session_finish(s, &why);
 	npkfs_session_close(s);
+	status = rc == 0 && finished == 0 ? NPKFS_OK : rc != 0 ? NPKFS_EXIT_FUSE : NPKFS_EXIT_STORE;
+	if (rc == 0 && finished != 0) {
+		*err = why;
+		rc = finished;
+	}
 	if (rc != 0 && (!sv->config->foreground || sv->config->log_file != NULL)) /* else main() tells */
 		npkfs_log(NPKFS_ERROR, "%s", err->msg);
-	npkfs_background_tell(&sv->report, rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE, err);
-	return rc == 0 ? NPKFS_OK : NPKFS_EXIT_FUSE;
+	npkfs_background_tell(&sv->report, status, err);
+	return status;
 }
 
 static int complain(enum npkfs_exit status, const struct npk_err *err)
@@ -120,7 +128,7 @@ static _Noreturn void wait_for_child(struct npkfs_session *s, int report)
 	npkfs_signals_unblock();
 	status = npkfs_background_wait(report, &died, &err);
 	if (died)
-		npkfs_session_close(s);
+		npkfs_session_abandon(s);
 	_exit(complain(status, &err));
 }
 
@@ -161,8 +169,6 @@ int main(int argc, char **argv)
 		status = fflush(stdout) == 0 ? NPKFS_OK : NPKFS_EXIT_USAGE;
 	} else if (rc == 0) {
 		rc = npkfs_log_open(c.log_level, c.log_file, c.foreground, &err);
-		if (rc == 0 && c.asked_rw)
-			fprintf(stderr, "numpackfs: this version mounts read-only, although rw was asked for\n");
 		if (rc == 0)
 			status = mount_and_serve(&c, &err);
 	}

@@ -3,6 +3,7 @@
  * A reply may be followed at once by a FORGET of the node, a RELEASE of the handle: after it, only what this request holds
  * references of may be touched. */
 #include "ops.h"
+#include "changed.h"
 #include "channel.h"
 #include "dir.h"
 #include "out.h"
@@ -36,7 +37,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_LOOKUP, parent))
 		return;
-	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &child, &r.err) : -ENOTDIR;
+	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &r.who, &child, &r.err) : -ENOTDIR;
 	if (rc != 0) {
 		npkfs_request_fail(&r, r.node, name, rc);
 	} else {

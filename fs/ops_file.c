@@ -1,10 +1,14 @@
 /* ops_file.c - requests on open files. */
+#include "changed.h"
+#include "dir.h"
 #include "channel.h"
 #include "ops.h"
 #include "out.h"
 #include "request.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,29 +29,137 @@ static void put_handle(struct npkfs_handle *h)
 	NPKFS_ADD(s->stats.handles, -1);
 }
 
+/* What the kernel is told of an open handle. */
+static void describe(struct fuse_file_info *fi, const struct npkfs_open *o, struct npkfs_handle *h)
+{
+	fi->fh = (uintptr_t)h;
+	fi->direct_io = o->direct_io;
+	fi->keep_cache = o->keep_cache;
+	fi->noflush = h->ops->flush == NULL;
+}
+
+/* A request whose reply waits for notifications, or for dirty pages to be written out. */
+struct parked {
+	struct npkfs_request r;
+	struct fuse_file_info fi;
+	struct npkfs_handle *h;
+	size_t taken;
+};
+
+static struct parked *park(const struct npkfs_request *r, npkfs_inval_fn *fn)
+{
+	struct parked *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return NULL;
+	p->r = *r;
+	p->fi = (struct fuse_file_info){0};
+	if (npkfs_inval_call(&r->s->inval, fn, p) == 0)
+		return p;
+	free(p);
+	return NULL;
+}
+
+static void finish_open(struct npkfs_request *r, struct fuse_file_info *fi)
+{
+	struct npkfs_open o = {.flags = fi->flags, .who = r->who};
+	struct npkfs_handle *h;
+	int rc = r->node->type->open ? r->node->type->open(r->s, r->node, &o, &h, &r->err) : -EISDIR;
+
+	if (rc != 0) {
+		npkfs_request_fail(r, r->node, NULL, rc);
+	} else {
+		h->node = npkfs_node_ref(&r->s->inodes, r->node);
+		atomic_init(&h->refs, 1);
+		NPKFS_COUNT(r->s->stats.handles);
+		describe(fi, &o, h);
+		if (fuse_reply_open(r->req, fi) != 0)
+			put_handle(h);
+	}
+	npkfs_request_end(r);
+}
+
+static void open_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	finish_open(&p->r, &p->fi);
+	free(p);
+}
+
+/* Whoever opens another file with the rows of a writable map must see what was written to the map; and what is announced of an
+ * array must have reached the kernel. */
+static bool open_must_wait(struct npkfs_request *r)
+{
+	struct npkfs_node *node = r->node;
+	char *called;
+	size_t len;
+	bool wait;
+
+	if (!r->s->rw || node->type->kind == S_IFDIR || (node->name_len == 0 && node->type != &npkfs_array_type))
+		return false;
+	if (atomic_load(&r->s->writable) > 0 && atomic_load(&node->writable) == 0) {
+		called = npkfs_node_called(node, &len);
+		wait = called != NULL && npkfs_flush_maps(r->s, called, len);
+		free(called);
+		if (wait)
+			return true;
+	}
+	return !npkfs_inval_idle(&r->s->inval);
+}
+
 void npkfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct parked *p;
+	struct npkfs_request r;
+
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_OPEN, ino))
+		return;
+	if (!open_must_wait(&r)) {
+		finish_open(&r, fi);
+		return;
+	}
+	p = calloc(1, sizeof(*p));
+	if (p != NULL) {
+		p->r = r;
+		p->fi = *fi;
+		if (npkfs_inval_call(&r.s->inval, open_parked, p) == 0)
+			return;
+		free(p);
+	}
+	npkfs_request_fail(&r, r.node, NULL, npk_fail(&r.err, ENOMEM, "no memory to open a file"));
+	npkfs_request_end(&r);
+}
+
+void npkfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
 	struct npkfs_open o = {.flags = fi->flags};
+	struct npkfs_node *node = NULL;
+	struct fuse_entry_param e;
 	struct npkfs_handle *h;
 	struct npkfs_request r;
 	int rc;
 
-	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_OPEN, ino))
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, parent))
 		return;
 	o.who = r.who;
-	rc = r.node->type->open ? r.node->type->open(r.s, r.node, &o, &h, &r.err) : -EISDIR;
+	if (!r.s->rw)
+		rc = npk_fail(&r.err, EROFS, "create: this mount is read-only");
+	else
+		rc = r.node->type->create ? r.node->type->create(r.s, r.node, name, mode, &o, &node, &h, &r.err)
+					  : -EPERM;
 	if (rc != 0) {
-		npkfs_request_fail(&r, r.node, NULL, rc);
+		npkfs_request_fail(&r, r.node, name, rc);
 	} else {
-		h->node = npkfs_node_ref(&r.s->inodes, r.node);
+		h->node = node; /* the reference goes over */
 		atomic_init(&h->refs, 1);
 		NPKFS_COUNT(r.s->stats.handles);
-		fi->fh = (uintptr_t)h;
-		fi->direct_io = o.direct_io;
-		fi->keep_cache = o.keep_cache;
-		fi->noflush = h->ops->flush == NULL;
-		if (fuse_reply_open(req, fi) != 0)
+		npkfs_entry_fill(r.s, node, &e);
+		describe(fi, &o, h);
+		if (fuse_reply_create(req, &e, fi) != 0) {
+			npkfs_node_forget(&r.s->inodes, e.ino, 1);
 			put_handle(h);
+		}
 	}
 	npkfs_request_end(&r);
 }
@@ -104,25 +216,105 @@ void npkfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struc
 	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
 }
 
+static void write_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	fuse_reply_write(p->r.req, p->taken);
+	free(p);
+}
+
+/* A direct-I/O write is answered when others see what it did; who holds a page of the file must not wait. */
+static void reply_write(struct npkfs_request *r, struct npkfs_handle *h, const struct npkfs_write *w, size_t taken)
+{
+	struct parked *p = h->direct && w->announced ? calloc(1, sizeof(*p)) : NULL;
+
+	NPKFS_ADD(r->s->stats.written_bytes, taken);
+	if (p != NULL) {
+		p->r = *r;
+		p->taken = taken;
+		if (npkfs_inval_call(&r->s->inval, write_parked, p) == 0)
+			return;
+		free(p);
+	}
+	fuse_reply_write(r->req, taken);
+}
+
+static void finish_write(struct npkfs_request *r, struct npkfs_handle *h, struct npkfs_write *w)
+{
+	size_t taken = 0;
+	int rc = h->ops->write != NULL ? h->ops->write(h, w, &taken, &r->err) : -EBADF;
+
+	if (rc != 0)
+		npkfs_request_fail(r, h->node, NULL, rc);
+	else
+		reply_write(r, h, w, taken);
+}
+
+/* A command that must see the pages of writable maps runs when they are written out. */
+struct parked_write {
+	struct npkfs_request r;
+	struct npkfs_handle *h;
+	struct npkfs_write w;
+	char buf[];
+};
+
+static void command_parked(void *ctx)
+{
+	struct parked_write *p = ctx;
+
+	finish_write(&p->r, p->h, &p->w);
+	free(p);
+}
+
+static bool write_must_wait(struct npkfs_request *r, struct npkfs_handle *h)
+{
+	const struct npkfs_node *node = h->node;
+
+	return r->s->rw && node->control != NULL && atomic_load(&r->s->writable) > 0 &&
+	       npkfs_flush_maps(r->s, node->name_len > 0 ? node->name : NULL, node->name_len);
+}
+
 void npkfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct npkfs_write w = {.buf = buf, .len = size, .off = (uint64_t)off, .owner = fi->lock_owner};
 	struct npkfs_handle *h = handle_of(fi);
+	struct parked_write *p;
 	struct npkfs_request r;
-	size_t taken = 0;
-	int rc = -EBADF;
 
 	(void)ino;
 	npkfs_request_begin(&r, req, NPKFS_OP_WRITE);
 	w.who = r.who;
-	if (h->ops->write != NULL)
-		rc = h->ops->write(h, &w, &taken, &r.err);
-	if (rc != 0) {
-		npkfs_request_fail(&r, h->node, NULL, rc);
+	if (!write_must_wait(&r, h)) {
+		finish_write(&r, h, &w);
 		return;
 	}
-	NPKFS_ADD(r.s->stats.written_bytes, taken);
-	fuse_reply_write(req, taken);
+	p = malloc(sizeof(*p) + size);
+	if (p != NULL) {
+		p->r = r;
+		p->h = h;
+		p->w = w;
+		p->w.buf = memcpy(p->buf, buf, size);
+		if (npkfs_inval_call(&r.s->inval, command_parked, p) == 0)
+			return;
+		free(p);
+	}
+	npkfs_request_fail(&r, h->node, NULL, npk_fail(&r.err, ENOMEM, "no memory for %zu bytes", size));
+}
+
+static void flush_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	fuse_reply_err(p->r.req, 0);
+	free(p);
+}
+
+/* Answered behind what earlier writes of the handle announced. */
+static void reply_flushed(struct npkfs_request *r)
+{
+	if (!r->s->rw || npkfs_inval_idle(&r->s->inval) || park(r, flush_parked) == NULL)
+		fuse_reply_err(r->req, 0);
 }
 
 void npkfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -138,16 +330,25 @@ void npkfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rc != 0)
 		npkfs_request_fail(&r, h->node, NULL, rc);
 	else
-		fuse_reply_err(req, 0);
+		reply_flushed(&r);
 }
 
-/* There is nothing to make durable, and a program that asks need not fail. */
+/* All that was acknowledged becomes durable, whichever file it was asked for. */
 void npkfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	(void)ino;
+	struct npkfs_request r;
+	int rc;
+
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(req, 0);
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, ino))
+		return;
+	rc = r.s->rw ? npk_store_fsync(r.s->store, &r.err) : 0;
+	if (rc != 0)
+		npkfs_request_fail(&r, r.node, NULL, rc);
+	else
+		reply_flushed(&r);
+	npkfs_request_end(&r);
 }
 
 /* No file has holes. */

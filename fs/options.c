@@ -13,9 +13,8 @@ static const char *const standard[] = {"defaults", "auto", "noauto", "user", "no
 	"nodiratime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "silent", "loud",
 	"symfollow", "nosymfollow", "default_permissions", "comment=*", "x-*", "X-*", NULL};
 
-/* Of interface.md, and come with writing. */
-static const char *const later[] = {
-	"create", "drop_if_exists", "sync", "commit", "staging_ttl", "autocompact", "lock_timeout", "sandbox", NULL};
+/* Of interface.md, and not here yet. */
+static const char *const later[] = {"autocompact", "sandbox", NULL};
 
 static bool listed(const char *const *list, const char *name)
 {
@@ -78,9 +77,9 @@ int npkfs_setting_unknown(const char *name, const char *origin, struct npk_err *
 	const char *near = closest(name);
 
 	if (listed(later, name))
-		return npk_fail(err, EINVAL, "%s: '%s' is not in this version, which mounts read-only", origin, name);
+		return npk_fail(err, EINVAL, "%s: '%s' is not in this version", origin, name);
 	if (strcmp(name, "rw") == 0)
-		return npk_fail(err, EINVAL, "%s: '%s': this version mounts read-only", origin, name);
+		return npk_fail(err, EINVAL, "%s: 'rw' is said as ro=off here", origin);
 	if (strcmp(name, "remount") == 0)
 		return npk_fail(
 			err, EINVAL, "%s: options of a mount do not change: unmount it and mount it anew", origin);
@@ -94,10 +93,8 @@ static int apply(struct npkfs_config *c, char *item, struct npk_err *err)
 {
 	char *value = strchr(item, '=');
 
-	if (strcmp(item, "rw") == 0) {
-		c->asked_rw = true; /* mount(8) says it by default: no reason to refuse */
-		return 0;
-	}
+	if (strcmp(item, "rw") == 0)
+		return npkfs_setting_assign(c, "ro", "off", "-o", err);
 	if (*item == '\0' || listed(standard, item))
 		return 0;
 	if (value != NULL)

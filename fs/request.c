@@ -15,7 +15,7 @@ void npkfs_request_begin(struct npkfs_request *r, fuse_req_t req, enum npkfs_op 
 	r->s = fuse_req_userdata(req);
 	r->node = NULL;
 	r->op = op;
-	r->who = (struct npkfs_caller){.uid = ctx->uid, .pid = ctx->pid};
+	r->who = (struct npkfs_caller){.uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid};
 	r->err.code = 0;
 	r->err.msg[0] = '\0';
 	NPKFS_COUNT(r->s->stats.ops[op]);

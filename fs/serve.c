@@ -3,8 +3,10 @@
  * Threads: `threads` workers read and answer requests; one sends notifications (inval.c); one watches the store (watch.c);
  * the thread that called serve controls them: it alone starts, stops and joins. Others tell it by events, which a signal
  * handler may do. Teardown joins the notify thread while workers still run, because a notification may wait for them. */
+#include "changed.h"
 #include "log.h"
 #include "ops.h"
+#include "staged.h"
 #include "out.h"
 
 #include <errno.h>
@@ -70,9 +72,9 @@ void npkfs_session_stop(struct npkfs_session *s)
 /* --- threads ------------------------------------------------------------------------------------------------------------ */
 
 struct threads {
-	pthread_t *workers, watch;
+	pthread_t *workers, watch, timer;
 	unsigned nworkers;
-	bool watching;
+	bool watching, timing;
 };
 
 /* libfuse's own multi-threaded loop ends its threads by cancelling them and starts them by need; ours are few and stay. */
@@ -105,6 +107,25 @@ static void on_wake(int sig)
 	(void)sig;
 }
 
+/* Once a second: files that nobody completes go; once in `commit` seconds what was acknowledged becomes durable. */
+static void *timer_main(void *session)
+{
+	struct npkfs_session *s = session;
+	struct pollfd quit = {.fd = s->quit_fd, .events = POLLIN};
+	struct npk_err err;
+	int rc;
+
+	for (unsigned second = 1; poll(&quit, 1, 1000) <= 0; second++) {
+		npkfs_staging_expire(s);
+		if (s->config->sync != NPKFS_SYNC_COMMIT || second % s->config->commit != 0)
+			continue;
+		rc = npk_store_fsync(s->store, &err);
+		if (rc != 0)
+			npkfs_log(NPKFS_ERROR, "sealing what was written: %s", err.msg);
+	}
+	return NULL;
+}
+
 /* All signals but those of faults and WAKE_SIGNAL are left to the thread that waits for them. */
 static int start_threads(struct npkfs_session *s, struct threads *t, struct npk_err *err)
 {
@@ -134,6 +155,10 @@ static int start_threads(struct npkfs_session *s, struct threads *t, struct npk_
 		rc = -pthread_create(&t->watch, NULL, npkfs_watch_main, s);
 		t->watching = rc == 0;
 	}
+	if (rc == 0 && s->rw) {
+		rc = -pthread_create(&t->timer, NULL, timer_main, s);
+		t->timing = rc == 0;
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc == 0 || (err != NULL && err->code != 0) ? rc
 							  : npk_fail(err, -rc, "starting threads: %s", strerror(-rc));
@@ -156,8 +181,12 @@ static void stop_threads(struct npkfs_session *s, struct threads *t)
 {
 	const uint64_t one = 1;
 
-	if (t->watching && write(s->quit_fd, &one, sizeof(one)) == sizeof(one))
-		pthread_join(t->watch, NULL);
+	if ((t->watching || t->timing) && write(s->quit_fd, &one, sizeof(one)) == sizeof(one)) {
+		if (t->watching)
+			pthread_join(t->watch, NULL);
+		if (t->timing)
+			pthread_join(t->timer, NULL);
+	}
 	npkfs_inval_stop(&s->inval);
 	join_workers(s, t);
 }
@@ -189,6 +218,13 @@ static void detach(struct npkfs_session *s)
 	s->mounted = false;
 }
 
+/* Dirty pages of maps come in while the loop still serves. */
+static void end_mount(struct npkfs_session *s)
+{
+	npkfs_flush_maps(s, NULL, 0);
+	detach(s);
+}
+
 /* --- serving ------------------------------------------------------------------------------------------------------------- */
 
 /* The read-ahead of the mount, as an administrator may set it; needs the right to write to sysfs. */
@@ -216,8 +252,10 @@ static void log_start(struct npkfs_session *s)
 	struct npk_store_info info;
 
 	npk_store_info(s->store, &info);
-	npkfs_log(NPKFS_INFO, "%s: %llu arrays, read-only, at %s", s->config->store, (unsigned long long)info.narrays,
-		s->config->mountpoint);
+	npkfs_log(NPKFS_INFO, "%s: %llu arrays, %s, at %s", s->config->store, (unsigned long long)info.narrays,
+		s->rw ? "read-write" : "read-only", s->config->mountpoint);
+	if (s->rw && s->config->watch != NPKFS_WATCH_OFF)
+		npkfs_log(NPKFS_WARN, "watch= is for read-only mounts: nobody else writes to this store now");
 }
 
 int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void *ctx, struct npk_err *err)
@@ -241,7 +279,7 @@ int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void 
 				ready(ctx);
 		}
 		if (events & (EVENT_STOP | EVENT_KILL))
-			detach(s);
+			end_mount(s);
 	}
 	stop_threads(s, &t);
 	free(t.workers);

@@ -1,4 +1,5 @@
 /* session.c - one mount: opening the store and the connection to the kernel, and closing both. serve.c runs it. */
+#include "changed.h"
 #include "channel.h"
 #include "export.h"
 #include "log.h"
@@ -33,23 +34,50 @@ static void on_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 	npkfs_log(level <= FUSE_LOG_ERR ? NPKFS_DEBUG : NPKFS_TRACE, "%s", line);
 }
 
+/* The owner's text is what others are told who find the store locked. */
+static int become_writer(struct npkfs_session *s, struct npk_err *err)
+{
+	char text[512];
+	int rc;
+
+	snprintf(text, sizeof(text), "mounted at %s", s->config->mountpoint);
+	npk_store_lock_timeout(s->store, s->config->lock_timeout * 1000);
+	rc = npk_store_set_owner(s->store, text, err);
+	if (rc == 0)
+		rc = npk_store_lock(s->store, err);
+	if (rc == 0 && s->config->drop_if_exists)
+		rc = npk_store_reset(s->store, err);
+	return rc;
+}
+
 static int open_store(struct npkfs_session *s, struct npk_err *err)
 {
+	const struct npkfs_config *c = s->config;
 	struct npk_store_info info;
-	int rc = npk_store_open(&s->store, s->config->store, NPK_RDONLY, err);
+	unsigned flags = c->ro ? NPK_RDONLY : c->create ? NPK_RDWR | NPK_CREATE : NPK_RDWR;
+	int rc = npk_store_open(&s->store, c->store, flags, err);
 
 	if (rc == 0)
 		rc = npk_guard_install(err);
 	if (rc != 0)
 		return rc;
 	npk_store_info(s->store, &info);
+	s->rw = !c->ro && !info.read_only;
+	if (s->rw)
+		rc = become_writer(s, err);
+	if (rc == -EROFS) { /* as mount(8) does with a device that is write-protected */
+		npkfs_log(NPKFS_WARN, "mounted read-only: %s", err->msg);
+		err->code = 0;
+		s->rw = false;
+		rc = 0;
+	}
 	npkfs_make_printable(info.warning);
 	npkfs_make_printable(info.why);
 	if (info.warning[0] != '\0')
 		npkfs_log(NPKFS_WARN, "%s", info.warning);
 	if (info.read_only)
 		npkfs_log(NPKFS_WARN, "the store can only be read: %s", info.why);
-	return 0;
+	return rc;
 }
 
 /* One -o option list. The path is escaped as libfuse's parser takes it. */
@@ -99,6 +127,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	s->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	atomic_init(&s->epoch, 1);
 	npkfs_lasterr_init(&s->lasterr);
+	npkfs_staging_init(&s->staging);
 	pthread_mutex_init(&s->export_lock, NULL);
 }
 
@@ -113,6 +142,8 @@ int npkfs_session_open(
 		return npk_fail(err, ENOMEM, "no memory for a session");
 	init_parts(s, c);
 	rc = open_store(s, err);
+	if (rc == -EBUSY)
+		*status = NPKFS_EXIT_BUSY;
 	if (rc == 0) {
 		*status = NPKFS_EXIT_FUSE;
 		if (s->event_fd < 0 || s->quit_fd < 0)
@@ -137,6 +168,26 @@ int npkfs_session_open(
 	return 0;
 }
 
+int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
+{
+	struct npk_store *store = s->store;
+
+	npkfs_staging_end(s);
+	npkfs_staging_fini(s);
+	npkfs_staging_init(&s->staging);
+	npkfs_inodes_fini(&s->inodes); /* generations and staged files belong to the store */
+	npkfs_export_put(s->export);
+	s->export = NULL;
+	s->store = NULL;
+	return npk_store_finish(store, err);
+}
+
+void npkfs_session_abandon(struct npkfs_session *s)
+{
+	if (s->mounted)
+		fuse_session_unmount(s->fuse);
+}
+
 /* libfuse unmounts by path, unless the connection is closed already. After we detached the mount, another one may be at that
  * path: then it must not. */
 static bool may_unmount(const struct npkfs_session *s)
@@ -155,6 +206,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
 		fuse_session_destroy(s->fuse);
+	npkfs_staging_fini(s);
 	npkfs_inodes_fini(&s->inodes);
 	npkfs_export_put(s->export);
 	npk_store_close(s->store);

@@ -11,7 +11,18 @@
 #define BOOL "on or off (also yes, no, true, false, 1, 0)"
 
 static const struct npkfs_setting settings[] = {
-	{"ro", &npkfs_kind_bool, AT(ro), 0, 0, BOOL, "ro", "mount read-only; this version always does"},
+	{"ro", &npkfs_kind_bool, AT(ro), 0, 0, BOOL, "ro", "mount read-only"},
+	{"create", &npkfs_kind_bool, AT(create), 0, 0, BOOL, "create", "make the store when it is not there"},
+	{"drop_if_exists", &npkfs_kind_bool, AT(drop_if_exists), 0, 0, BOOL, "drop_if_exists",
+		"remove all arrays of the store first"},
+	{"sync", &npkfs_kind_sync, AT(sync), 0, 0, "always, commit or fsync", "sync=WHEN",
+		"when changes reach the disk: always, commit, fsync"},
+	{"commit", &npkfs_kind_unsigned, AT(commit), 1, 3600, "seconds from 1 to 3600", "commit=SECONDS",
+		"with sync=commit: how often"},
+	{"lock_timeout", &npkfs_kind_unsigned, AT(lock_timeout), 0, 86400, "seconds from 0 to 86400",
+		"lock_timeout=SECONDS", "how long to wait for another writer"},
+	{"staging_ttl", &npkfs_kind_unsigned, AT(staging_ttl), 1, 31536000, "seconds from 1 to 31536000",
+		"staging_ttl=SECONDS", "how long incomplete files are kept"},
 	{"show_control", &npkfs_kind_bool, AT(show_control), 0, 0, BOOL, "show_control", "list .numpack in the root"},
 	{"allow_other", &npkfs_kind_bool, AT(allow_other), 0, 0, BOOL, "allow_other",
 		"let other users in; file modes are checked"},
@@ -68,7 +79,9 @@ bool npkfs_setting_is_bool(const char *name)
 void npkfs_settings_init(struct npkfs_config *c)
 {
 	*c = (struct npkfs_config){
-		.ro = true,
+		.commit = 5,
+		.lock_timeout = 10,
+		.staging_ttl = 3600,
 		.attr_ttl = 3600,
 		.threads = 4,
 		.ctl_max = 64u << 20,
@@ -93,8 +106,6 @@ int npkfs_setting_assign(
 	rc = s->kind->parse(c, s, value);
 	if (rc == -EINVAL)
 		return npk_fail(err, EINVAL, "%s: %s=%.100s: must be %s", origin, name, value, s->expects);
-	if (!c->ro)
-		return npk_fail(err, EINVAL, "%s: %s=%s: this version mounts read-only", origin, name, value);
 	copy = rc == 0 ? strdup(origin) : NULL;
 	if (copy == NULL)
 		return npk_fail(err, ENOMEM, "out of memory");
@@ -115,5 +126,5 @@ void npkfs_config_print(const struct npkfs_config *c, struct npk_text *out)
 void npkfs_settings_help(struct npk_text *out)
 {
 	for (unsigned i = 0; i < NPKFS_SETTINGS; i++)
-		npk_text_printf(out, "    %-18s %s\n", settings[i].form, settings[i].help);
+		npk_text_printf(out, "    %-21s %s\n", settings[i].form, settings[i].help);
 }

@@ -3,7 +3,10 @@
 #include "dir.h"
 #include "names.h"
 
+#include "root.h"
+
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CONTROL_DIR ".numpack"
@@ -53,7 +56,18 @@ static int array_of(struct npkfs_session *s, const char *part, size_t len, struc
 int npkfs_node_array(
 	struct npkfs_session *s, const struct npkfs_node *node, struct npk_array **out, struct npk_err *err)
 {
-	return npk_array_get_n(out, s->store, node->name, node->name_len, err);
+	char *called;
+	size_t len;
+	int rc;
+
+	if (node->type != &npkfs_array_type || node->called == NULL)
+		return npk_array_get_n(out, s->store, node->name, node->name_len, err);
+	called = npkfs_node_called((struct npkfs_node *)node, &len);
+	if (called == NULL)
+		return npk_fail(err, ENOMEM, "no memory for a name");
+	rc = npk_array_get_n(out, s->store, called, len, err);
+	free(called);
+	return rc;
 }
 
 void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct npk_text *out)
@@ -109,24 +123,28 @@ static int list_arrays(
 
 /* --- / -------------------------------------------------------------------------------------------------------------- */
 
-static int lookup_root(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_root(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	const struct npkfs_key control = {.type = &npkfs_control_dir_type};
 	struct npk_array *a;
 	size_t len;
-	int rc;
+	int rc = -ENOENT;
 
 	(void)dir;
 	if (strcmp(name, CONTROL_DIR) == 0)
 		return npkfs_plain_node(s, &control, out, err);
-	if (!npkfs_name_strip(name, ".npy", &len) || strlen(name) > NPKFS_NAME_MAX)
-		return -ENOENT;
-	rc = array_of(s, name, len, &a, err);
+	*out = npkfs_staged_find(s, name, who, false);
+	if (*out != NULL)
+		return 0;
+	if (npkfs_name_strip(name, ".npy", &len) && strlen(name) <= NPKFS_NAME_MAX)
+		rc = array_of(s, name, len, &a, err);
 	if (rc == 0) {
 		rc = npkfs_array_node(s, a, out, err);
 		npk_array_put(a);
 	}
+	if (rc == -ENOENT && (*out = npkfs_staged_find(s, name, who, true)) != NULL)
+		rc = 0;
 	return rc;
 }
 
@@ -135,6 +153,7 @@ static int list_root(struct npkfs_session *s, struct npkfs_node *dir, struct npk
 	(void)dir;
 	if (s->config->show_control)
 		npkfs_dir_add(names, CONTROL_DIR, S_IFDIR);
+	npkfs_staged_list(s, names);
 	return list_arrays(s, ".npy", S_IFREG, names, err);
 }
 
@@ -153,13 +172,16 @@ const struct npkfs_type npkfs_root_type = {
 	.stat = npkfs_stat_dir,
 	.lookup = lookup_root,
 	.list = list_root,
+	.create = npkfs_root_create,
+	.unlink = npkfs_root_unlink,
 };
 
 /* --- /.numpack ------------------------------------------------------------------------------------------------------ */
 
-static int lookup_control(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_control(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
+	(void)who;
 	return control_node(s, npkfs_store_controls, dir, name, out, err);
 }
 
@@ -189,13 +211,14 @@ const struct npkfs_type npkfs_control_dir_type = {
 
 /* --- /.numpack/arrays ------------------------------------------------------------------------------------------------ */
 
-static int lookup_arrays(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_arrays(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &npkfs_array_dir_type};
 	struct npk_array *a;
 	int rc = array_of(s, name, strlen(name), &a, err);
 
+	(void)who;
 	(void)dir;
 	if (rc != 0)
 		return rc;
@@ -229,13 +252,14 @@ const struct npkfs_type npkfs_arrays_dir_type = {
 
 /* --- /.numpack/arrays/<name> ----------------------------------------------------------------------------------------- */
 
-static int lookup_array_dir(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_array_dir(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	const struct npkfs_control *row = npkfs_control_find(npkfs_array_controls, name);
 	struct npk_array *a;
 	int rc;
 
+	(void)who;
 	if (row == NULL)
 		return -ENOENT;
 	if (row->type != &npkfs_deleted_type)

@@ -116,6 +116,25 @@ static void print_unsigned(const struct npkfs_config *c, const struct npkfs_sett
 	npk_text_printf(out, "%u", *(const unsigned *)cfield(c, s));
 }
 
+static const char *const sync_words[] = {"commit", "always", "fsync", NULL}; /* by enum npkfs_sync */
+
+static int parse_sync(struct npkfs_config *c, const struct npkfs_setting *s, const char *value)
+{
+	int w = word(value, sync_words);
+
+	(void)s;
+	if (w < 0)
+		return -EINVAL;
+	c->sync = (enum npkfs_sync)w;
+	return 0;
+}
+
+static void print_sync(const struct npkfs_config *c, const struct npkfs_setting *s, struct npk_text *out)
+{
+	(void)s;
+	npk_text_printf(out, "%s", sync_words[c->sync]);
+}
+
 static const char suffixes[] = "kKmMgG";
 
 static int parse_size(struct npkfs_config *c, const struct npkfs_setting *s, const char *value)
@@ -272,6 +291,7 @@ static void print_log_file(const struct npkfs_config *c, const struct npkfs_sett
 		npk_text_printf(out, (unsigned char)*p < ' ' ? "\\x%02x" : "%c", (unsigned char)*p);
 }
 
+const struct npkfs_kind npkfs_kind_sync = {parse_sync, print_sync};
 const struct npkfs_kind npkfs_kind_bool = {parse_bool, print_bool};
 const struct npkfs_kind npkfs_kind_watch = {parse_watch, print_watch};
 const struct npkfs_kind npkfs_kind_seconds = {parse_seconds, print_seconds};

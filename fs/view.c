@@ -3,27 +3,32 @@
  * The same selection of the same generation is the same node while anybody refers to it. A node lives on with its
  * generation; a lookup after a change of the array gives another one. A mask is another array, so a node with a mask is
  * found again only while nothing in the store changed. */
+#include "changed.h"
+#include "file.h"
 #include "names.h"
 #include "npyfile.h"
+#include "view_write.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-static const struct npkfs_type view_type, batch_dir_type;
+static const struct npkfs_type batch_dir_type;
 
 /* The node of `sel` in generation g of the array called as `dir` is. */
 static int view_node(struct npkfs_session *s, const struct npkfs_node *dir, struct npk_gen *g, const char *sel,
 	struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &view_type, .name = dir->name, .name_len = dir->name_len, .sel = sel};
+	struct npkfs_key key = {.type = &npkfs_view_type, .name = dir->name, .name_len = dir->name_len, .sel = sel};
 	const struct npk_view_info *info;
 	struct npkfs_node *node;
 	int rc;
 
 	key.number = npk_gen_info(g)->number;
-	key.detail = strstr(sel, "mask") != NULL ? 1 + atomic_load(&s->epoch) : 0;
+	/* A mask's array may change; rows appended do not change the generation's number. */
+	key.detail = strstr(sel, "mask") != NULL ? (1ull << 62) + atomic_load(&s->epoch) : npk_gen_info(g)->slots;
 	*out = npkfs_node_by_key(&s->inodes, &key);
 	if (*out != NULL)
 		return 0;
@@ -58,10 +63,11 @@ static int current_gen(struct npkfs_session *s, const struct npkfs_node *dir, st
 /* --- view/ ---------------------------------------------------------------------------------------------------------- */
 
 /* What does not parse is not there; the message, kept in last_error, says why. */
-static int lookup_view(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_view(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	char sel[NPKFS_COMPONENT_MAX + 1];
+	struct npkfs_key key = {.type = &npkfs_view_type, .name = dir->name, .name_len = dir->name_len};
 	struct npk_gen *g;
 	size_t len;
 	int rc;
@@ -75,9 +81,39 @@ static int lookup_view(
 	rc = current_gen(s, dir, &g, err);
 	if (rc != 0)
 		return rc;
-	rc = view_node(s, dir, g, sel, out, err);
+	key.number = npk_gen_info(g)->number;
+	key.sel = sel;
+	*out = npkfs_view_private(s, &key, who);
+	if (*out == NULL)
+		rc = view_node(s, dir, g, sel, out, err);
 	npk_gen_put(g);
 	return rc == -EINVAL ? -ENOENT : rc;
+}
+
+/* The rows that the name selects are dropped. Columns cannot be. */
+static int unlink_view(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npk_err *err)
+{
+	char sel[NPKFS_COMPONENT_MAX + 1];
+	struct npk_array *a;
+	size_t len;
+	int rc;
+
+	(void)who;
+	if (!npkfs_name_strip(name, ".npy", &len) || len == 0 || len > NPKFS_COMPONENT_MAX ||
+		!npkfs_percent_decode(sel, name, len))
+		return -ENOENT;
+	if (strpbrk(sel, ";@") != NULL)
+		return npk_fail(err, EOPNOTSUPP, "columns cannot be dropped");
+	rc = npkfs_node_array(s, dir, &a, err);
+	if (rc != 0)
+		return rc;
+	rc = npk_array_drop(a, sel, NULL, err);
+	npk_array_put(a);
+	if (rc != 0)
+		return rc;
+	npkfs_announce(s, dir->name, dir->name_len, NPK_CHANGED);
+	return npkfs_sync_change(s, err);
 }
 
 static void path_view_dir(const struct npkfs_node *node, struct npk_text *out)
@@ -92,14 +128,18 @@ const struct npkfs_type npkfs_view_dir_type = {
 	.path = path_view_dir,
 	.stat = npkfs_stat_dir,
 	.lookup = lookup_view,
+	.unlink = unlink_view,
 };
 
 static int open_view(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
 	struct npk_err *err)
 {
 	const struct npk_view_info *info = npk_view_info(atomic_load(&node->view));
-	int rc = npkfs_refuse_writing(o->flags, err);
+	bool writing = (o->flags & O_ACCMODE) != O_RDONLY || (o->flags & O_TRUNC);
+	int rc = s->rw ? 0 : npkfs_refuse_writing(o->flags, err);
 
+	if (rc == 0 && writing)
+		return npkfs_view_open_write(s, node, o, out, err);
 	if (rc == 0)
 		rc = npk_gen_map(node->gen, err);
 	if (rc != 0)
@@ -114,7 +154,7 @@ static void path_view(const struct npkfs_node *node, struct npk_text *out)
 	npk_text_printf(out, "%s.npy", node->sel);
 }
 
-static const struct npkfs_type view_type = {
+const struct npkfs_type npkfs_view_type = {
 	.kind = S_IFREG,
 	.attr_ttl = true,
 	.path = path_view,
@@ -141,20 +181,24 @@ static bool plain_number(const char *text, size_t len, uint64_t *out)
 }
 
 /* batches/<n>: bound to the generation of its lookup, so that a walk over it sees one layout. */
-static int lookup_batches(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_batches(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &batch_dir_type, .name = dir->name, .name_len = dir->name_len};
 	struct npkfs_node *node;
 	struct npk_gen *g;
+	char rows[24];
 	int rc;
 
+	(void)who;
 	if (!plain_number(name, strlen(name), &key.detail) || key.detail == 0)
 		return -ENOENT;
 	rc = current_gen(s, dir, &g, err);
 	if (rc != 0)
 		return rc;
 	key.number = npk_gen_info(g)->number;
+	snprintf(rows, sizeof(rows), "%" PRIu64, npk_gen_info(g)->rows);
+	key.sel = rows; /* an append keeps the generation's number */
 	node = npkfs_node_by_key(&s->inodes, &key);
 	if (node == NULL && (rc = npkfs_node_new(&node, &key, err)) == 0) {
 		node->gen = npk_gen_ref(g);
@@ -192,14 +236,15 @@ static bool batch_rows(const struct npkfs_node *dir, uint64_t i, uint64_t *first
 	return true;
 }
 
-static int lookup_batch(
-	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+static int lookup_batch(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
+	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	uint64_t i, first, end;
 	char sel[48];
 	size_t len;
 	int rc;
 
+	(void)who;
 	if (!npkfs_name_strip(name, ".npy", &len) || !plain_number(name, len, &i) || !batch_rows(dir, i, &first, &end))
 		return -ENOENT;
 	snprintf(sel, sizeof(sel), "%" PRIu64 ":%" PRIu64, first, end);

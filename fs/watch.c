@@ -3,6 +3,7 @@
  * The store takes a change over first, then the names are queued for the notify thread: a lookup that began before sees the
  * old generation, and its answer is forgotten by the kernel (which holds the directory's lock for either); a lookup that
  * begins later sees the new one. */
+#include "changed.h"
 #include "control.h"
 #include "log.h"
 #include "names.h"
@@ -24,52 +25,30 @@
 
 struct change {
 	struct npkfs_session *s;
-	uint64_t arrays_dir; /* the id of .numpack/arrays, 0 when the kernel does not know it */
 	unsigned n;
-	bool names; /* an array appeared or went */
 };
 
 static void on_change(void *ctx, struct npk_array *a, enum npk_change what)
 {
 	struct change *c = ctx;
-	char part[NPKFS_NAME_MAX + 1];
 	size_t len;
 	const char *name = npk_array_name(a, &len);
 
 	c->n++;
-	c->names = c->names || what != NPK_CHANGED;
-	atomic_fetch_add(&c->s->epoch, 1); /* before the kernel may ask again */
-	if (npkfs_name_escape(part, name, len, ".npy"))
-		npkfs_inval_entry(&c->s->inval, NPKFS_ROOT_ID, part);
-	if (what != NPK_CHANGED && c->arrays_dir != 0 && npkfs_name_escape(part, name, len, ""))
-		npkfs_inval_entry(&c->s->inval, c->arrays_dir, part);
+	npkfs_announce(c->s, name, len, what);
 }
 
-static uint64_t arrays_dir_id(struct npkfs_session *s)
-{
-	const struct npkfs_key key = {.type = &npkfs_arrays_dir_type};
-	struct npkfs_node *node = npkfs_node_by_key(&s->inodes, &key);
-	uint64_t id = node != NULL ? node->id : 0;
-
-	npkfs_node_put(&s->inodes, node);
-	return id;
-}
-
+/* As the writer we are the only one who changes the store. */
 int npkfs_refresh(struct npkfs_session *s, struct npk_err *err)
 {
-	struct change c = {.s = s, .arrays_dir = arrays_dir_id(s)};
-	int rc = npk_store_refresh(s->store, on_change, &c, err);
+	struct change c = {.s = s};
+	int rc = s->rw ? 0 : npk_store_refresh(s->store, on_change, &c, err);
 
 	if (rc != 0 && err != NULL)
 		npkfs_make_printable(err->msg);
 	NPKFS_COUNT(s->stats.refreshes);
 	if (rc != 0)
 		NPKFS_COUNT(s->stats.refresh_errors);
-	if (c.names) {
-		npkfs_inval_node(&s->inval, NPKFS_ROOT_ID);
-		if (c.arrays_dir != 0)
-			npkfs_inval_node(&s->inval, c.arrays_dir);
-	}
 	if (c.n > 0)
 		npkfs_log(NPKFS_INFO, "%u arrays of the store changed", c.n);
 	return rc;
@@ -95,7 +74,7 @@ struct watch {
 
 bool npkfs_watch_wanted(const struct npkfs_session *s)
 {
-	return s->config->watch != NPKFS_WATCH_OFF;
+	return s->config->watch != NPKFS_WATCH_OFF && !s->rw;
 }
 
 static void start_watch(struct watch *w)

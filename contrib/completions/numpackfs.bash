@@ -2,7 +2,7 @@
 
 _numpackfs() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} head item
-	local options="ro show_control allow_other watch= attr_ttl= threads= ctl_max= header= read_ahead_kb= uid= gid= umask=
+	local options="ro rw create drop_if_exists sync= commit= lock_timeout= staging_ttl= show_control allow_other watch= attr_ttl= threads= ctl_max= header= read_ahead_kb= uid= gid= umask=
 		log_level= log_file="
 
 	# "watch=poll:5" arrives as several words: COMP_WORDBREAKS holds = and :. The list is glued together again.
@@ -17,6 +17,7 @@ _numpackfs() {
 		head=${list%"${list##*,}"} item=${list##*,}
 		case $item in
 		watch=*) COMPREPLY=($(compgen -W "inotify poll: off" -- "${item#*=}")) ;;
+		sync=*) COMPREPLY=($(compgen -W "commit always fsync" -- "${item#*=}")) ;;
 		header=*) COMPREPLY=($(compgen -W "numpy 4096" -- "${item#*=}")) ;;
 		log_level=*) COMPREPLY=($(compgen -W "error warn info debug trace" -- "${item#*=}")) ;;
 		uid=*) COMPREPLY=($(compgen -u -- "${item#*=}")) ;;

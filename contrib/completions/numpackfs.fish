@@ -5,6 +5,14 @@ function __numpackfs_options
     set -l head (string replace -r '[^,]*$' '' -- (commandline -ct | string replace -r '^(-o|--options=)' ''))
     for line in \
             "ro|mount read-only" \
+            "create|make the store when it is not there" \
+            "drop_if_exists|remove all arrays first" \
+            "sync=commit|durable every few seconds" \
+            "sync=always|durable before each answer" \
+            "sync=fsync|durable at fsync only" \
+            "commit=|seconds between commits" \
+            "lock_timeout=|seconds to wait for another writer" \
+            "staging_ttl=|seconds that incomplete files are kept" \
             "show_control|list .numpack in the root" \
             "allow_other|let other users in" \
             "watch=inotify|follow the store, told by the kernel" \

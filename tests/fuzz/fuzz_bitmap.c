@@ -92,7 +92,7 @@ static void check_rows(struct words w, uint64_t nslots)
 	CHECK(m->nslots == nslots && padding == want);
 	check_map(m, &w);
 	check_runs(m, &w);
-	npki_rowmap_free(m);
+	npki_rowmap_put(m);
 }
 
 /* The array's length, often one that the file could fit. */

@@ -126,7 +126,7 @@ TEST(rank_and_select_agree_with_a_plain_list)
 		check_select_and_rank(map, &m, seed);
 		check_runs(map, &m, &rnd, seed);
 		check_many(map, &m, &rnd);
-		npki_rowmap_free(map);
+		npki_rowmap_put(map);
 	}
 }
 

@@ -42,7 +42,7 @@ TEST(every_cpu_selects_the_same_slots)
 			T_CHECKF(memcmp(any, here, sizeof(any)) == 0 && memcmp(listed, here, sizeof(here)) == 0,
 				"%llu %% live: rows from %llu", (unsigned long long)percent, (unsigned long long)first);
 		}
-		npki_rowmap_free(m);
+		npki_rowmap_put(m);
 	}
 }
 

@@ -1,0 +1,182 @@
+/* journal.c - see journal.h. */
+#include "journal.h"
+#include "io.h"
+
+#include <errno.h>
+#include <npkv.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+static const char magic[8] = {'N', 'P', 'K', 'F', 'S', 'J', 0, 1};
+
+#define JOURNAL_MAX ((size_t)1 << 36)
+
+/* A wrong NPKV_LEVEL is told where a search is asked for; checksums work all the same. */
+static struct npkv_ops kernels;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void choose_kernels(void)
+{
+	npkv_init(&kernels, npkv_cpu());
+}
+
+uint32_t npki_crc32c(uint32_t crc, const void *buf, size_t len)
+{
+	pthread_once(&once, choose_kernels);
+	return kernels.crc32c(crc, buf, len);
+}
+
+void npki_put_u8(struct npk_text *t, uint8_t v)
+{
+	npk_text_add(t, &v, 1);
+}
+
+static void put_le(struct npk_text *t, uint64_t v, unsigned bytes)
+{
+	uint8_t b[8];
+
+	for (unsigned i = 0; i < bytes; i++)
+		b[i] = (uint8_t)(v >> (8 * i));
+	npk_text_add(t, b, bytes);
+}
+
+void npki_put_u32(struct npk_text *t, uint32_t v)
+{
+	put_le(t, v, 4);
+}
+
+void npki_put_u64(struct npk_text *t, uint64_t v)
+{
+	put_le(t, v, 8);
+}
+
+void npki_put_bytes(struct npk_text *t, const void *p, size_t len)
+{
+	put_le(t, len, 4);
+	npk_text_add(t, p, len);
+}
+
+const char *npki_take_bytes(struct npki_rd *r, size_t *len)
+{
+	*len = npki_rd_u32(r);
+	return (const char *)npki_rd_take(r, *len);
+}
+
+static void set_le(uint8_t *p, uint64_t v, unsigned bytes)
+{
+	for (unsigned i = 0; i < bytes; i++)
+		p[i] = (uint8_t)(v >> (8 * i));
+}
+
+void npki_jhead_write(uint8_t out[NPKI_JHEAD_LEN], const struct npki_jhead *h, uint32_t *chain)
+{
+	memset(out, 0, NPKI_JHEAD_LEN);
+	memcpy(out, magic, sizeof(magic));
+	set_le(out + 8, 1, 4); /* version */
+	set_le(out + 16, h->nonce, 8);
+	set_le(out + 24, h->base_hash, 8);
+	set_le(out + 32, h->seq, 8);
+	set_le(out + 40, h->prev_chain, 4);
+	*chain = npki_crc32c(0, out, NPKI_JHEAD_LEN - 4);
+	set_le(out + NPKI_JHEAD_LEN - 4, *chain, 4);
+}
+
+static bool parse_head(const uint8_t *p, size_t len, struct npki_jhead *h, uint32_t *chain)
+{
+	if (len < NPKI_JHEAD_LEN || memcmp(p, magic, sizeof(magic)) != 0 || npki_le(p + 8, 4) != 1)
+		return false;
+	h->nonce = npki_le(p + 16, 8);
+	h->base_hash = npki_le(p + 24, 8);
+	h->seq = npki_le(p + 32, 8);
+	h->prev_chain = (uint32_t)npki_le(p + 40, 4);
+	*chain = npki_crc32c(0, p, NPKI_JHEAD_LEN - 4);
+	return *chain == npki_le(p + NPKI_JHEAD_LEN - 4, 4);
+}
+
+void npki_jrec_write(
+	struct npk_text *out, enum npki_jkind kind, uint64_t seq, const void *payload, size_t len, uint32_t *chain)
+{
+	size_t from = out->len;
+
+	npki_put_u32(out, (uint32_t)len);
+	npki_put_u64(out, seq);
+	npki_put_u8(out, (uint8_t)kind);
+	npk_text_add(out, payload, len);
+	if (out->bad)
+		return;
+	*chain = npki_crc32c(*chain, out->p + from, out->len - from);
+	npki_put_u32(out, *chain);
+}
+
+static int add_rec(struct npki_jfile *f, const struct npki_jrec *rec)
+{
+	struct npki_jrec *more;
+
+	if ((f->nrecs & (f->nrecs - 1)) == 0) {
+		more = realloc(f->rec, (f->nrecs ? 2 * f->nrecs : 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		f->rec = more;
+	}
+	f->rec[f->nrecs++] = *rec;
+	return 0;
+}
+
+/* One record; false where the chain ends: cut short, another checksum, or a sequence that does not go on. */
+static bool take_record(struct npki_rd *r, const struct npki_jfile *f, uint32_t *chain, struct npki_jrec *out)
+{
+	const uint8_t *from = r->p;
+	uint32_t len = npki_rd_u32(r), crc;
+
+	out->seq = npki_rd_u64(r);
+	out->kind = npki_rd_u8(r);
+	out->payload = npki_rd_take(r, len);
+	out->len = len;
+	if (r->bad)
+		return false;
+	crc = npki_crc32c(*chain, from, (size_t)(r->p - from));
+	if (npki_rd_u32(r) != crc || r->bad || (out->kind == NPKI_JOP && out->seq != f->seq + 1))
+		return false;
+	*chain = crc;
+	return true;
+}
+
+int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct npk_err *err)
+{
+	struct npki_jfile f = {0};
+	struct npki_file_id id;
+	struct npki_jrec rec;
+	struct npki_rd r;
+	uint32_t chain = 0;
+	size_t len;
+	int rc = npki_read_file(dirfd, path, JOURNAL_MAX, &f.buf, &len, &id, err);
+
+	*out = f;
+	if (rc != 0)
+		return rc == -ENOENT ? 0 : rc;
+	f.exists = parse_head(f.buf, len, &f.head, &chain);
+	f.seq = f.head.seq;
+	f.tail_chain = chain;
+	r = npki_rd_init(f.buf, len);
+	npki_rd_take(&r, NPKI_JHEAD_LEN);
+	while (f.exists && rc == 0 && take_record(&r, &f, &chain, &rec)) {
+		rc = add_rec(&f, &rec);
+		if (rec.kind == NPKI_JOP)
+			f.seq = rec.seq;
+		if (rec.kind != NPKI_JCKPT)
+			f.tail_chain = chain;
+	}
+	if (rc != 0) {
+		npki_jfile_fini(&f);
+		return npk_fail(err, ENOMEM, "%s: no memory", path);
+	}
+	*out = f;
+	return 0;
+}
+
+void npki_jfile_fini(struct npki_jfile *f)
+{
+	free(f->buf);
+	free(f->rec);
+	*f = (struct npki_jfile){0};
+}

@@ -1,0 +1,90 @@
+/* journal.h - the bytes of numpackfs.journal: a header, then records in a chain of checksums (FORMAT.md, "journal").
+ *
+ * A record is { length u32, sequence u64, kind u8, payload, CRC32C u32 }, its checksum seeded with that of the record
+ * before (of the header for the first): stale records behind a cut never fit. All numbers are little-endian. */
+#ifndef NPKI_JOURNAL_H
+#define NPKI_JOURNAL_H
+
+#include "numpack.h"
+#include "wire.h"
+
+#define NPKI_JOURNAL "numpackfs.journal"
+#define NPKI_JOURNAL_NEXT "numpackfs.journal.next" /* takes records while a checkpoint of the other runs */
+#define NPKI_JOURNAL_NEW "numpackfs.journal.new"   /* a journal before it gets its name */
+
+#define NPKI_JHEAD_LEN 56
+
+struct npki_jhead {
+	uint64_t nonce;      /* 40 bits: names of files that this mount makes carry it */
+	uint64_t base_hash;  /* of the entries of the metadata that the records change */
+	uint64_t seq;        /* of the last operation before the first record */
+	uint32_t prev_chain; /* where the journal before it ended; 0 for the first */
+};
+
+enum npki_jkind {
+	NPKI_JOP = 1,
+	NPKI_JSEAL = 2,
+	NPKI_JCKPT = 3
+};
+
+/* What the payload of an operation consists of; each is a tag byte and its fields. */
+enum npki_jitem {
+	NPKI_J_SET = 'S',    /* name, entry: the array is now this, without deleted rows */
+	NPKI_J_DEL = 'D',    /* name: the array is gone */
+	NPKI_J_CLEAR = 'C',  /* name, mtime, count, { slot, n }: these rows are deleted */
+	NPKI_J_GROW = 'G',   /* name, slots, mtime, file: rows were appended; the file is another for a new manifest */
+	NPKI_J_FILE = 'F',   /* name, file: the data file has another name */
+	NPKI_J_MOVE = 'M',   /* name, new name */
+	NPKI_J_TIME = 'T',   /* name, mtime */
+	NPKI_J_OWN = 'O',    /* file: a name that we are about to take */
+	NPKI_J_INTENT = 'I', /* name: bytes will be written behind its last row */
+	NPKI_J_EXTENT = 'E', /* file, offset, length, CRC32C: bytes that the operation relies on */
+	NPKI_J_ZERO = 'Z',   /* file, length: it was grown to that, no checksum */
+	NPKI_J_REDO = 'R',   /* file, offset, length, bytes: are written in place after the record */
+};
+
+enum npki_cstep {
+	NPKI_C_MOVE = 'm',
+	NPKI_C_REMOVE = 'r',
+	NPKI_C_UNLINK = 'u',
+	NPKI_C_HASH = 'h'
+};
+
+uint32_t npki_crc32c(uint32_t crc, const void *buf, size_t len);
+
+/* Writers of payload fields, into a text buffer. */
+void npki_put_u8(struct npk_text *t, uint8_t v);
+void npki_put_u32(struct npk_text *t, uint32_t v);
+void npki_put_u64(struct npk_text *t, uint64_t v);
+void npki_put_bytes(struct npk_text *t, const void *p, size_t len); /* length u32, then the bytes */
+/* And a reader: the bytes are borrowed from the buffer. */
+const char *npki_take_bytes(struct npki_rd *r, size_t *len);
+
+void npki_jhead_write(uint8_t out[NPKI_JHEAD_LEN], const struct npki_jhead *h, uint32_t *chain);
+/* Adds a whole record to `out`; *chain is moved on. */
+void npki_jrec_write(
+	struct npk_text *out, enum npki_jkind kind, uint64_t seq, const void *payload, size_t len, uint32_t *chain);
+
+/* One journal file in memory. */
+struct npki_jrec {
+	enum npki_jkind kind;
+	uint64_t seq;
+	const uint8_t *payload;
+	size_t len;
+};
+
+struct npki_jfile {
+	bool exists; /* with a whole header */
+	struct npki_jhead head;
+	uint8_t *buf;
+	struct npki_jrec *rec;
+	size_t nrecs;
+	uint32_t tail_chain; /* after the last record that is no checkpoint: where the next journal goes on */
+	uint64_t seq;        /* of the last operation */
+};
+
+/* Reads as far as the chain holds; a file without a whole header does not `exist`. */
+int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct npk_err *err);
+void npki_jfile_fini(struct npki_jfile *f);
+
+#endif

@@ -1,0 +1,306 @@
+/* sync.c - from the journal to a store that any version of NumPack reads: fsync, sync, and the end of a store. */
+#include "writer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void npk_store_lock_timeout(struct npk_store *s, unsigned ms)
+{
+	if (!s->writer)
+		return;
+	pthread_mutex_lock(&s->writer->lock);
+	s->writer->lock_timeout_ms = ms > INT32_MAX ? INT32_MAX : (int)ms;
+	pthread_mutex_unlock(&s->writer->lock);
+}
+
+int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *err)
+{
+	char *copy = strdup(text);
+
+	if (!copy || !s->writer) {
+		free(copy);
+		return s->writer ? npk_fail(err, ENOMEM, "no memory")
+				 : npk_fail(err, EROFS, "%.300s: was opened to read", s->path);
+	}
+	pthread_mutex_lock(&s->writer->lock);
+	free(s->writer->owner);
+	s->writer->owner = copy;
+	pthread_mutex_unlock(&s->writer->lock);
+	return 0;
+}
+
+int npk_store_lock(struct npk_store *s, struct npk_err *err)
+{
+	struct npki_tx tx;
+	int rc = npki_tx_begin(&tx, s, err);
+
+	if (rc == 0)
+		npki_tx_abort(&tx);
+	return rc;
+}
+
+int npk_store_fsync(struct npk_store *s, struct npk_err *err)
+{
+	return s->writer ? npki_seal(s, err) : 0;
+}
+
+/* --- names ------------------------------------------------------------------------------------------------------------ */
+
+/* An array whose file should have another name. */
+struct naming {
+	char *name, *from, *to;
+	size_t name_len;
+};
+
+struct namings {
+	struct naming *l;
+	size_t n, blocked; /* blocked: those whose name another array's file has */
+};
+
+static void namings_fini(struct namings *w)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		free(w->l[i].name);
+		free(w->l[i].from);
+		free(w->l[i].to);
+	}
+	free(w->l);
+	*w = (struct namings){0};
+}
+
+static int by_file(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int add_naming(struct namings *w, const struct npk_array *a, char *to)
+{
+	struct naming *more = realloc(w->l, (w->n + 1) * sizeof(*more));
+
+	if (more)
+		w->l = more;
+	if (!more || !to)
+		return -ENOMEM;
+	more[w->n] = (struct naming){malloc(a->name_len + 1), strdup(a->entry->file), to, a->name_len};
+	if (!more[w->n].name || !more[w->n].from) {
+		free(more[w->n].name);
+		free(more[w->n].from);
+		return -ENOMEM;
+	}
+	memcpy(more[w->n++].name, a->name, a->name_len + 1);
+	return 0;
+}
+
+/* Arrays with a name of ours that NumPack's own name is free for; where all are blocked (an exchange), they first go to
+ * fresh names. Under w->lock. */
+static int find_namings(struct npk_store *s, struct namings *out, struct npk_err *err)
+{
+	struct npk_array **list;
+	const char **used;
+	char *to;
+	size_t n;
+	int rc = npk_store_list(s, &list, &n, err);
+
+	if (rc != 0)
+		return rc;
+	used = malloc((n + 1) * sizeof(char *));
+	rc = used ? 0 : -ENOMEM;
+	for (size_t i = 0; i < n && rc == 0; i++)
+		used[i] = list[i]->entry->file;
+	if (rc == 0)
+		qsort(used, n, sizeof(char *), by_file);
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		const struct npki_entry *e = list[i]->entry;
+
+		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
+			continue;
+		if (asprintf(&to, "data_%s.npkd", list[i]->name) < 0) {
+			rc = -ENOMEM;
+			break;
+		}
+		if (strcmp(to, e->file) == 0) {
+			free(to);
+		} else if (bsearch(&to, used, n, sizeof(char *), by_file)) {
+			free(to);
+			out->blocked++;
+		} else if (add_naming(out, list[i], to) != 0) {
+			free(to);
+			rc = -ENOMEM;
+		}
+	}
+	free(used);
+	npk_store_list_free(list, n);
+	return rc ? npk_fail(err, ENOMEM, "no memory") : 0;
+}
+
+/* Blocked ones to fresh names, so that the next round finds theirs free. */
+static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+	struct npk_array **list = NULL;
+	char *to, *canonical;
+	size_t n = 0;
+	int rc = npk_store_list(s, &list, &n, err);
+
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		const struct npki_entry *e = list[i]->entry;
+
+		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
+			continue;
+		if (asprintf(&canonical, "data_%s.npkd", list[i]->name) < 0) {
+			rc = -ENOMEM;
+		} else if (strcmp(canonical, e->file) != 0) {
+			if (asprintf(&to, "data_.npk-%010llx%06x.npkd", (unsigned long long)w->nonce,
+				    w->counter++ & 0xFFFFFF) < 0 ||
+				add_naming(out, list[i], to) != 0)
+				rc = -ENOMEM;
+			free(canonical);
+		} else {
+			free(canonical);
+		}
+	}
+	if (list)
+		npk_store_list_free(list, n);
+	return rc ? npk_fail(err, ENOMEM, "no memory") : 0;
+}
+
+/* The new name beside the old one. Renaming two links of one file onto each other would do nothing, so the link comes to
+ * a name of its own first. */
+static int link_name(struct npk_store *s, const struct naming *x, struct npk_err *err)
+{
+	char temp[64];
+	int rc;
+
+	npki_temp_name(s->writer, temp);
+	rc = npki_link(s->dirfd, x->from, temp, err);
+	return rc == 0 ? npki_rename(s->dirfd, temp, x->to, err) : rc;
+}
+
+/* The names are recorded as ours and synced before they are taken, so that a crash leaks none. */
+static int own_names(struct npki_tx *tx, const struct namings *w, struct npk_err *err)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		npki_put_u8(&tx->payload, NPKI_J_OWN);
+		npki_put_bytes(&tx->payload, w->l[i].to, strlen(w->l[i].to));
+	}
+	return npki_tx_commit(tx, err);
+}
+
+static int take_names(struct npk_store *s, const struct namings *w, struct npk_err *err)
+{
+	struct npki_tx tx;
+	int rc = npki_tx_begin(&tx, s, err);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < w->n && rc == 0; i++)
+		rc = link_name(s, &w->l[i], err);
+	if (rc == 0)
+		rc = npki_sync_dir(s->dirfd, err);
+	for (size_t i = 0; i < w->n && rc == 0; i++) {
+		struct npk_array *a = npki_table_find(s, w->l[i].name, w->l[i].name_len);
+
+		/* one that was changed meanwhile keeps the name it has got; the link is left to the checkpoint */
+		if (a && strcmp(a->entry->file, w->l[i].from) == 0)
+			npki_tx_file(&tx, w->l[i].name, w->l[i].name_len, w->l[i].to);
+		else if (npki_names_add(&s->writer->retired, w->l[i].to) != 0)
+			rc = npk_fail(err, ENOMEM, "no memory");
+		npk_array_put(a);
+	}
+	if (rc == 0)
+		return npki_tx_commit(&tx, err);
+	npki_tx_abort(&tx);
+	return rc;
+}
+
+/* One round: find, own, link, record, checkpoint. *more: there is another one to do. */
+static int name_round(struct npk_store *s, bool *more, struct npk_err *err)
+{
+	struct namings w = {0};
+	struct npki_tx tx;
+	int rc = npki_tx_begin(&tx, s, err);
+
+	if (rc != 0)
+		return rc;
+	rc = find_namings(s, &w, err);
+	if (rc == 0 && w.n == 0 && w.blocked)
+		rc = find_fresh(s, &w, err);
+	*more = rc == 0 && w.n > 0;
+	if (!*more)
+		npki_tx_abort(&tx);
+	else
+		rc = own_names(&tx, &w, err);
+	if (rc == 0 && *more)
+		rc = npki_seal(s, err);
+	if (rc == 0 && *more)
+		rc = take_names(s, &w, err);
+	if (rc == 0 && *more)
+		rc = npki_checkpoint(s, err);
+	namings_fini(&w);
+	return rc;
+}
+
+#define ROUNDS 8 /* an exchange needs three; changes of other threads may ask for more, at the next sync */
+
+int npk_store_sync(struct npk_store *s, struct npk_err *err)
+{
+	bool more = true;
+	int rc = 0;
+
+	if (!s->writer || s->writer->lock_fd < 0)
+		return 0;
+	rc = npki_checkpoint(s, err);
+	for (int i = 0; i < ROUNDS && more && rc == 0; i++)
+		rc = name_round(s, &more, err);
+	return rc;
+}
+
+/* --- the end ---------------------------------------------------------------------------------------------------------- */
+
+static int remove_journal(struct npk_store *s, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+	int rc = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (w->jfd >= 0 && !w->failed) {
+		rc = npki_unlink(s->dirfd, NPKI_JOURNAL, err);
+		if (rc == 0)
+			rc = npki_sync_dir(s->dirfd, err);
+		close(w->jfd);
+		w->jfd = -1;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
+int npki_finish(struct npk_store *s, struct npk_err *err)
+{
+	int rc = 0;
+
+	if (!s->writer || s->writer->lock_fd < 0)
+		return 0;
+	if (s->writer->failed)
+		rc = npk_fail(err, EIO, "%.500s", s->writer->why);
+	if (rc == 0)
+		rc = npk_store_sync(s, err);
+	return rc == 0 ? remove_journal(s, err) : rc;
+}
+
+int npk_store_finish(struct npk_store *s, struct npk_err *err)
+{
+	int rc = npki_finish(s, err);
+
+	if (s->writer) { /* close must not try again */
+		pthread_mutex_lock(&s->writer->lock);
+		if (s->writer->lock_fd >= 0)
+			close(s->writer->lock_fd);
+		s->writer->lock_fd = -1;
+		pthread_mutex_unlock(&s->writer->lock);
+	}
+	npk_store_close(s);
+	return rc;
+}

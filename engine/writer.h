@@ -1,0 +1,182 @@
+/* writer.h - what a store needs to be changed: the lock against other writers, the journal, and what is not durable yet.
+ *
+ * A change is one record in the journal. Its bytes go into the data files first, then the record with their checksums is
+ * written in one write(2), then the record is applied to the table in memory - by the same code that recovery runs.
+ * A *seal* makes everything before it durable; a *checkpoint* brings metadata and bitmaps up to date and starts a new
+ * journal. The order of steps is that of the design's section "Atomicity, durability, recovery". */
+#ifndef NPKI_WRITER_H
+#define NPKI_WRITER_H
+
+#include "journal.h"
+#include "store.h"
+
+#define NPKI_LOCK ".numpackfs.lock"
+
+/* A list of names; zeroed storage is an empty one. */
+struct npki_names {
+	char **path;
+	size_t n;
+};
+
+int npki_names_add(struct npki_names *l, const char *path);
+void npki_names_sort(struct npki_names *l);                        /* and drops repeats */
+bool npki_names_has(const struct npki_names *l, const char *path); /* of a sorted list */
+void npki_names_fini(struct npki_names *l);
+
+/* Bytes that a record relies on, or will write in place (redo), and no seal has covered. */
+struct npki_extent {
+	char *path;
+	uint64_t seq, off, len;
+};
+
+/* How an array stands in the metadata and bitmap on disk, noted at its first change since. */
+struct npki_touched {
+	char *name;
+	size_t name_len;
+	struct npki_entry *entry; /* NULL: it is not there */
+	struct npki_rowmap *live; /* NULL: no deleted rows, or not known */
+	bool moved;               /* rows were replaced as a whole: not only deleted or appended */
+};
+
+struct npki_touched_list {
+	struct npki_touched *t;
+	size_t n;
+};
+
+struct npki_writer {
+	pthread_mutex_t sync_lock; /* 2 */
+	pthread_mutex_t lock;      /* 3; guards all that follows */
+	int lock_fd;               /* -1: not the writer yet */
+	int jfd;                   /* -1: no journal yet */
+	int prev_fd;               /* the journal that a running checkpoint closes; -1: none */
+	uint64_t jpos;
+	uint64_t seq;
+	uint32_t chain;
+	uint64_t nonce;
+	uint32_t counter; /* of file names; 24 bits are used */
+	uint64_t records; /* in the journal */
+	uint64_t clock_us;
+	uint64_t hash, disk_hash; /* of the entries as they are, and as the metadata on disk has them */
+	bool new_names;           /* names that no fsync of the directory has covered */
+	bool failed;              /* the outcome of a change is unknown: read-only from now on */
+	char why[NPK_ERR_MAX];
+	struct npki_extent *unsealed;
+	size_t nunsealed;
+	struct npki_names dirty;   /* files with bytes that are not synced */
+	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
+	struct npki_names intents; /* arrays whose tail may be dirty */
+	struct npki_touched_list touched;
+	uint64_t round; /* counts checkpoints from 1 */
+#define NPKI_OPEN_FILES 64
+	struct npki_file *open_file[NPKI_OPEN_FILES]; /* counted; those whose descriptor stays open */
+	size_t open_next;
+	int lock_timeout_ms;
+	char *owner; /* what the lock file says of us */
+};
+
+int npki_writer_new(struct npk_store *s, struct npk_err *err);
+void npki_writer_free(struct npk_store *s);
+
+/* --- one change ------------------------------------------------------------------------------------------------------- */
+
+struct npki_tx {
+	struct npk_store *s;
+	struct npk_text payload;
+	struct npki_names created; /* files to remove if nothing comes of it */
+	struct npki_extent *ext;
+	size_t next;
+	bool has_redo;
+};
+
+/* Takes the writer's lock; the first change of a store also takes the lock file and makes the journal. -EBUSY: another
+ * process writes; -EROFS: the store cannot be written. */
+int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err);
+/* Writes the record and applies it. The lock is released either way. */
+int npki_tx_commit(struct npki_tx *tx, struct npk_err *err);
+/* The two halves of it: log() keeps the lock, so that bytes can be written in place behind the record. */
+int npki_tx_log(struct npki_tx *tx, struct npk_err *err);
+int npki_tx_sync(struct npki_tx *tx, struct npk_err *err); /* between them: the record becomes durable */
+void npki_tx_end(struct npki_tx *tx);
+/* A descriptor of a data file, one of a bounded number that stay open. */
+int npki_use_fd(struct npki_writer *w, struct npki_file *f, int *fd, struct npk_err *err);
+/* Undoes what was made; nothing has changed. NULL-safe after a failed begin. */
+void npki_tx_abort(struct npki_tx *tx);
+
+uint64_t npki_tick(struct npki_writer *w); /* a last-modified time above all before */
+/* A new data file of ours: its name in path[64], created and open in *fd. */
+int npki_tx_create(struct npki_tx *tx, const char *suffix, char path[64], int *fd, struct npk_err *err);
+int npki_tx_set(struct npki_tx *tx, const void *name, size_t len, unsigned dtype, const struct npk_shape *shape,
+	const char *file, uint64_t mtime_us);
+void npki_tx_del(struct npki_tx *tx, const void *name, size_t len);
+void npki_tx_move(struct npki_tx *tx, const void *from, size_t from_len, const void *to, size_t to_len);
+void npki_tx_clear(
+	struct npki_tx *tx, const void *name, size_t len, const struct npki_run *run, size_t nruns, uint64_t mtime_us);
+void npki_tx_grow(
+	struct npki_tx *tx, const void *name, size_t len, uint64_t nslots, uint64_t mtime_us, const char *file);
+void npki_tx_file(struct npki_tx *tx, const void *name, size_t len, const char *file);
+void npki_tx_time(struct npki_tx *tx, const void *name, size_t len, uint64_t mtime_us);
+int npki_tx_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, uint32_t crc, struct npk_err *err);
+int npki_tx_zero(struct npki_tx *tx, const char *file, uint64_t len, struct npk_err *err);
+int npki_tx_redo(
+	struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
+/* A record that says bytes will be written behind the array's last row; once per array and journal. */
+int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_err *err);
+int npki_mark_dirty(struct npki_writer *w, const char *path);
+
+/* Whether [off, off + len) of a file lies in an unsealed extent; under w->lock. */
+bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len);
+
+/* --- applying --------------------------------------------------------------------------------------------------------- */
+
+/* Changes the table by the payload of one record. `w` of the store may be NULL (reading a live store): nothing is noted
+ * for a checkpoint then. An error leaves the table half changed: the caller gives the store up. */
+int npki_apply(struct npk_store *s, const void *payload, size_t len, struct npk_err *err);
+uint64_t npki_entry_hash(const void *name, size_t len, const struct npki_entry *e);
+void npki_touched_fini(struct npki_touched_list *l);
+
+/* --- durability ------------------------------------------------------------------------------------------------------- */
+
+int npki_seal(struct npk_store *s, struct npk_err *err);
+int npki_checkpoint(struct npk_store *s, struct npk_err *err);
+/* What closing has to do, if this process is the writer. */
+int npki_finish(struct npk_store *s, struct npk_err *err);
+/* Parts of both. drop_sealed() and take_dirty() under w->lock: what is dirty is taken out of the writer, and all up to
+ * *upto relies on it. */
+void npki_drop_sealed(struct npki_writer *w, uint64_t upto);
+void npki_take_dirty(struct npki_writer *w, struct npki_names *dirty, bool *new_names, uint64_t *upto);
+int npki_sync_dirty(struct npk_store *s, struct npki_names *dirty, bool new_names, struct npk_err *err);
+/* The hash of the entries that the metadata on disk has. */
+int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err);
+/* The metadata on disk is ours: a later look finds it unchanged. Under w->lock. */
+void npki_note_metadata(struct npk_store *s);
+/* The table anew from the metadata on disk, whatever it was. */
+int npki_reload_metadata(struct npk_store *s, struct npk_err *err);
+/* Opens the way: replays what a dead process left. Called once, with the lock file held, before anything else. */
+int npki_recover(struct npk_store *s, struct npk_err *err);
+/* At the open of a store for writing: if a dead process left a journal, and no living one holds the lock. */
+int npki_recover_at_open(struct npk_store *s, struct npk_err *err);
+/* Applies a live or left journal in memory, for a store that is only read. */
+int npki_replay_readonly(struct npk_store *s, struct npk_err *err);
+
+/* The steps that bring metadata and bitmaps from `old` to what the table says. Used by checkpoint and recovery. */
+struct npki_snapshot {
+	struct npk_array **list; /* all arrays */
+	struct npki_entry **entry;
+	struct npki_rowmap **live; /* of those that are touched */
+	size_t n;
+	struct npki_touched_list touched;
+	struct npki_names unlink;
+	uint64_t old_hash, new_hash;
+};
+
+int npki_snapshot_take(struct npk_store *s, struct npki_snapshot *out, struct npk_err *err); /* under w->lock */
+void npki_snapshot_fini(struct npki_snapshot *n);
+/* Writes the temp images, durable; the payload of the CHECKPOINT record goes to `out`. */
+int npki_images(struct npk_store *s, struct npki_snapshot *n, struct npk_text *out, struct npk_err *err);
+/* Carries the steps of a CHECKPOINT payload out; may be repeated. */
+int npki_redo_checkpoint(struct npk_store *s, const void *payload, size_t len, struct npk_err *err);
+/* A name of ours for a temporary file. */
+void npki_temp_name(struct npki_writer *w, char path[64]);
+int npki_fail_store(struct npki_writer *w, int rc, const struct npk_err *err); /* read-only from now on; returns rc */
+
+#endif

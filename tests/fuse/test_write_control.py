@@ -1,0 +1,212 @@
+"""Commands that change arrays: what they do, what they answer, and what they leave alone when they fail."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harness import expect_error, same, saved
+
+A = np.arange(300, dtype="f4").reshape(100, 3)
+
+
+@pytest.fixture
+def rw(mount, tmp_path):
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), A)
+        yield m
+
+
+def say(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        return os.write(fd, text if isinstance(text, bytes) else text.encode())
+    finally:
+        os.close(fd)
+
+
+def ask(path, text):
+    """Writes, and reads the answer on the same handle."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        try:
+            os.write(fd, text if isinstance(text, bytes) else text.encode())
+        except OSError as e:
+            return e.errno, os.pread(fd, 4096, 0).decode()
+        return 0, os.pread(fd, 4096, 0).decode()
+    finally:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def test_drop_compact_clone_rename(rw):
+    c = rw.control("x")
+    old = rw.load("x", mmap_mode="r")
+    code, reply = ask(c / "drop", "0:10 50\n")
+    assert code == 0 and reply.startswith("OK drop rows=11 generation="), reply
+    want = np.delete(A, list(range(10)) + [50], 0)
+    same(rw.load("x"), want)
+    same(old, A)
+    assert len(np.load(c / "deleted.npy")) == 11
+    subprocess.run(["bash", "-c", f"echo 1 > {c}/compact"], check=True, timeout=60)
+    same(rw.load("x"), want)
+    same(old, A)
+    assert (c / "deleted").read_text() == "0\n"
+    say(c / "clone", "y\n")
+    same(rw.load("y"), want)
+    assert ask(c / "clone", "y\n")[0] == errno.EEXIST
+    say(c / "rename", "z\n")
+    assert sorted(os.listdir(rw.path)) == ["y.npy", "z.npy"] and not rw.array("x").exists()
+    same(rw.load("z"), want)
+
+
+def test_errors_leave_everything_as_it_was(rw):
+    c = rw.control("x")
+    for text, code in (("all\n", errno.EINVAL), ("0:10 x\n", errno.EINVAL), ("100\n", errno.ERANGE), ("1\n2\n3 q\n", errno.EINVAL)):
+        got, reply = ask(c / "drop", text)
+        assert got == code and reply.startswith("ERR " + errno.errorcode[code]), (text, got, reply)
+    same(rw.load("x"), A)
+    fd = os.open(c / "drop", os.O_WRONLY)
+    assert os.write(fd, b"1\n200\n") == 2
+    expect_error(errno.ERANGE, os.write, fd, b"200\n")
+    expect_error(errno.ERANGE, os.close, fd)
+    same(rw.load("x"), np.delete(A, 1, 0))
+    assert [e["errno"] for e in rw.last_errors()][-1] == "ERANGE"
+
+
+def test_ctl_and_the_store_s_commands(rw):
+    ctl = rw.control() / "ctl"
+    say(ctl, "drop x rows=0:50\nclone x y\ncompact all\n")
+    same(rw.load("y"), A[50:])
+    assert ask(ctl, "rename y x\n")[0] == errno.EEXIST
+    assert ask(ctl, "frobnicate x\n")[0] == errno.EINVAL
+    assert ask(ctl, "sync\n")[1].startswith("OK sync")
+    assert ask(rw.control() / "reset", "confirm=other\n")[0] == errno.EINVAL
+    say(rw.control() / "reset", "confirm=s.npk\n")
+    assert os.listdir(rw.path) == []
+
+
+def test_append_takes_streams(rw):
+    c = rw.control("x")
+    more = A[:5] + 1000
+    with open(c / "append", "wb") as f:
+        np.save(f, more)
+    same(rw.load("x"), np.vstack([A, more]))
+    code, reply = ask(c / "append", saved(more) + saved(np.asfortranarray(more)) + saved(more.astype(">f4")))
+    assert code == 0 and reply.startswith("OK append rows=5"), reply
+    same(rw.load("x"), np.vstack([A, more, more, more, more]))
+    say(c / "append.raw", more.tobytes())
+    assert len(rw.load("x")) == 125
+    for bad in (saved(more.astype("f8")), saved(more[:, :2].copy()), b"garbage, and more of it"):
+        fd = os.open(c / "append", os.O_WRONLY)
+        expect_error(errno.EINVAL, os.write, fd, bad)
+        expect_error(errno.EINVAL, os.write, fd, bad)
+        expect_error(errno.EINVAL, os.close, fd)
+    fd = os.open(c / "append.raw", os.O_WRONLY)
+    os.write(fd, b"12345")
+    expect_error(errno.EINVAL, os.close, fd)
+    assert len(rw.load("x")) == 125
+
+
+def test_append_keeps_the_inode_and_the_maps(rw):
+    seen = rw.load("x", mmap_mode="r")
+    ino = os.stat(rw.array("x")).st_ino
+    assert seen[99, 2] == A[99, 2]
+    say(rw.control("x") / "append", saved(A))
+    same(rw.load("x"), np.vstack([A, A]))
+    assert os.stat(rw.array("x")).st_ino == ino
+    same(seen, A)
+
+
+def test_replace(rw):
+    c = rw.control("x")
+    rows = np.full((3, 3), -5, "f4")
+    seen = rw.load("x", mmap_mode="r")
+    assert seen[7, 0] == A[7, 0]
+    code, reply = ask(c / "replace", b"rows=0,7:9\n" + saved(rows))
+    assert code == 0 and reply.startswith("OK replace rows=3"), reply
+    want = A.copy()
+    want[[0, 7, 8]] = -5
+    same(rw.load("x"), want)
+    same(seen, want)
+    assert ask(c / "replace", b"0,1\n" + saved(rows))[0] == errno.EINVAL
+    assert ask(c / "replace", b"0,1,100\n" + saved(rows))[0] == errno.ERANGE
+    say(c / "replace", b"-1 -2 -3 atomic\n" + saved(rows + 1))
+    assert (rw.load("x")[97:] == -4).all()
+
+
+def test_what_a_map_wrote_is_there_after_a_drop(rw):
+    x = rw.load("x", mmap_mode="r+")
+    x += 1
+    say(rw.control("x") / "drop", "0\n")
+    same(rw.load("x"), A[1:] + 1)
+    x[5] = -1
+    x.flush()
+    assert (rw.load("x")[4] == -1).all()
+    assert ask(rw.control("x") / "compact", "1\n")[0] == errno.EBUSY
+    assert ask(rw.control("x") / "compact", "1 force\n")[0] == 0
+    del x
+
+
+def test_a_view_opened_later_sees_what_a_map_wrote(rw):
+    x = rw.load("x", mmap_mode="r+")
+    assert (np.load(rw.view("x", "0:3")) == A[:3]).all()
+    x[1] = 44
+    assert (np.load(rw.view("x", "0:3"))[1] == 44).all()
+    del x
+
+
+def test_a_read_only_mount_refuses(mount, tmp_path):
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), A)
+    with mount(tmp_path / "s.npk") as m:
+        assert ask(m.control("x") / "drop", "0\n")[0] == errno.EROFS if os.geteuid() == 0 else True
+        same(m.load("x"), A)
+
+
+WORKER = """
+import os, sys, numpy as np
+path, seed = sys.argv[1], int(sys.argv[2])
+control = os.path.join(path, ".numpack/arrays/x/")
+n = 0
+while True:
+    fd = os.open(control + "append.raw", os.O_WRONLY)
+    os.write(fd, np.full((1, 3), seed * 1000000 + n, "f8").tobytes())
+    os.close(fd)
+    n += 1
+    print(n, flush=True)
+    if n % 7 == 0:
+        np.save(os.path.join(path, f"s{seed}.npy"), np.full(10, n))
+        print("saved", n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_acknowledged_survives_kill_9(mount, tmp_path, seed):
+    store = tmp_path / "s.npk"
+    with mount(store, "create", ro=False) as m:
+        np.save(m.array("x"), np.zeros((0, 3)))
+    m = mount.start(store, ro=False)
+    w = subprocess.Popen([sys.executable, "-c", WORKER, str(m.path), str(seed)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                         text=True)
+    lines = [w.stdout.readline() for _ in range(40 + 13 * seed)]
+    os.kill(m.pid, signal.SIGKILL)
+    lines += w.stdout.readlines()
+    w.wait()
+    mount.kill(m)
+    acknowledged = max(int(line) for line in lines if line.strip().isdigit())
+    saves = [int(line.split()[1]) for line in lines if line.startswith("saved")]
+    with mount(store, ro=False) as m:
+        x = m.load("x")
+        assert acknowledged <= len(x) <= acknowledged + 1
+        same(x, np.repeat(np.arange(len(x), dtype="f8")[:, None], 3, 1) + seed * 1000000)
+        if saves:
+            s = m.load(f"s{seed}")
+            assert s.shape == (10,) and len(np.unique(s)) == 1 and s[0] in (saves[-1], saves[-1] + 7)
