@@ -47,6 +47,7 @@ struct npkfs_session {
 	_Atomic bool stopping;     /* npkfs_session_stop() was called */
 	int event_fd, quit_fd;     /* eventfds: wakes the controlling thread; ends the watch thread */
 	bool mounted;              /* until we detached the mount ourselves */
+	int unmounter;             /* socket of the process that unmounts for us; -1: we do it */
 };
 
 /* Who asks. */

@@ -10,7 +10,7 @@
 #include <fuse_lowlevel.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -46,16 +46,15 @@ static void show_version(void)
 	printf("codecs: none, arrays are stored as they are\n");
 }
 
-/* Array data has no place in a core file. Not PR_SET_DUMPABLE: it would take /proc/PID away from the user who mounted.
- * And only root may give up setuid programs: for others, fusermount3 is who unmounts. */
-static void confine(const struct npkfs_config *c)
+/* Array data has no place in a core file. Not PR_SET_DUMPABLE: it would take /proc/PID away from the user who mounted. */
+static int confine(struct npkfs_session *s, const struct npkfs_config *c, struct npk_err *err)
 {
 	struct rlimit none = {0, 0};
 
-	if (!c->debug)
-		setrlimit(RLIMIT_CORE, &none);
-	if (geteuid() == 0)
-		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (!c->debug && setrlimit(RLIMIT_CORE, &none) != 0)
+		return npk_fail(err, errno, "no core files: %s", strerror(errno));
+	npkfs_notify_open();
+	return c->sandbox ? npkfs_session_confine(s, err) : 0;
 }
 
 static int open_session(
@@ -91,8 +90,9 @@ static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct
 	struct npk_err why;
 	int rc, finished;
 
-	confine(sv->config);
-	rc = npkfs_signals_start(s, err);
+	rc = confine(s, sv->config, err);
+	if (rc == 0)
+		rc = npkfs_signals_start(s, err);
 	if (rc == 0) {
 		rc = npkfs_session_serve(s, ready, sv, err);
 		npkfs_signals_end();

@@ -14,7 +14,7 @@ static const char *const standard[] = {"defaults", "auto", "noauto", "user", "no
 	"symfollow", "nosymfollow", "default_permissions", "comment=*", "x-*", "X-*", NULL};
 
 /* Of interface.md, and not here yet. */
-static const char *const later[] = {"autocompact", "sandbox", NULL};
+static const char *const later[] = {"autocompact", NULL};
 
 static bool listed(const char *const *list, const char *name)
 {

@@ -7,19 +7,17 @@
 #include "log.h"
 #include "ops.h"
 #include "staged.h"
+#include "unmounter.h"
 #include "out.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define FUSE_MAGIC 0x65735546
@@ -31,8 +29,6 @@ enum event {
 	EVENT_STOP = 4,  /* asked to unmount */
 	EVENT_KILL = 8,  /* asked again: do not wait for those who still use the mount */
 };
-
-extern char **environ;
 
 /* --- events ------------------------------------------------------------------------------------------------------------ */
 
@@ -193,28 +189,15 @@ static void stop_threads(struct npkfs_session *s, struct threads *t)
 
 /* --- the end of a mount -------------------------------------------------------------------------------------------------- */
 
-static void run_fusermount(struct npkfs_session *s)
-{
-	char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", s->config->mountpoint, NULL};
-	pid_t pid;
-	int rc = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), status;
-
-	if (rc == 0)
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			;
-	if (rc != 0)
-		npkfs_log(NPKFS_ERROR, "unmounting %s: fusermount3: %s", s->config->mountpoint, strerror(rc));
-	else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		npkfs_log(NPKFS_ERROR, "unmounting %s: fusermount3 failed", s->config->mountpoint);
-}
-
 /* Takes the mount out of the tree. Those who use it go on; the connection ends with the last of them. */
 static void detach(struct npkfs_session *s)
 {
+	struct npk_err err;
+
 	if (!s->mounted)
 		return;
-	if (umount2(s->config->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
-		run_fusermount(s);
+	if (npkfs_unmount(s->unmounter, s->config->mountpoint, &err) != 0)
+		npkfs_log(NPKFS_ERROR, "%s", err.msg);
 	s->mounted = false;
 }
 

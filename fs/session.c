@@ -5,6 +5,8 @@
 #include "log.h"
 #include "names.h"
 #include "ops.h"
+#include "sandbox.h"
+#include "unmounter.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -124,6 +126,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	s->config = c;
 	s->started = time(NULL);
 	s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->unmounter = -1;
 	s->quit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	atomic_init(&s->epoch, 1);
 	npkfs_lasterr_init(&s->lasterr);
@@ -168,6 +171,27 @@ int npkfs_session_open(
 	return 0;
 }
 
+int npkfs_session_confine(struct npkfs_session *s, struct npk_err *err)
+{
+	const struct npkfs_config *c = s->config;
+	const struct npkfs_sandbox box = {
+		.store = npk_store_dirfd(s->store),
+		.write = s->rw,
+		.log_file = c->log_file,
+		.read_ahead = c->read_ahead_kb != 0,
+	};
+	bool files;
+	int rc;
+
+	s->unmounter = npkfs_unmounter_start(c->mountpoint, err);
+	if (s->unmounter < 0)
+		return s->unmounter;
+	rc = npkfs_sandbox_enter(&box, &files, err);
+	if (rc == 0 && !files)
+		npkfs_log(NPKFS_INFO, "this kernel has no Landlock: the sandbox cannot keep files away");
+	return rc;
+}
+
 int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
 {
 	struct npk_store *store = s->store;
@@ -188,13 +212,30 @@ void npkfs_session_abandon(struct npkfs_session *s)
 		fuse_session_unmount(s->fuse);
 }
 
+/* The kernel has closed the connection. */
+static bool ended(const struct npkfs_session *s)
+{
+	struct pollfd fd = {.fd = s->fuse != NULL ? fuse_session_fd(s->fuse) : -1};
+
+	return poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR);
+}
+
 /* libfuse unmounts by path, unless the connection is closed already. After we detached the mount, another one may be at that
  * path: then it must not. */
 static bool may_unmount(const struct npkfs_session *s)
 {
-	struct pollfd fd = {.fd = s->fuse != NULL ? fuse_session_fd(s->fuse) : -1};
+	return s->mounted || ended(s);
+}
 
-	return s->mounted || (poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR));
+/* libfuse closes a connection that is at its end, and unmounts any other; in the sandbox it cannot. */
+static void unmount(struct npkfs_session *s)
+{
+	struct npk_err err;
+
+	if (s->unmounter >= 0 && !ended(s) && npkfs_unmount(s->unmounter, s->config->mountpoint, &err) != 0)
+		npkfs_log(NPKFS_ERROR, "%s", err.msg);
+	else
+		fuse_session_unmount(s->fuse);
 }
 
 void npkfs_session_close(struct npkfs_session *s)
@@ -202,7 +243,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	if (s == NULL)
 		return;
 	if (may_unmount(s))
-		fuse_session_unmount(s->fuse);
+		unmount(s);
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
 		fuse_session_destroy(s->fuse);
@@ -212,6 +253,8 @@ void npkfs_session_close(struct npkfs_session *s)
 	npk_store_close(s->store);
 	npkfs_lasterr_fini(&s->lasterr);
 	pthread_mutex_destroy(&s->export_lock);
+	if (s->unmounter >= 0)
+		close(s->unmounter);
 	if (s->event_fd >= 0)
 		close(s->event_fd);
 	if (s->quit_fd >= 0)

@@ -28,6 +28,8 @@ void npkfs_session_stop(struct npkfs_session *s);
 /* SIGHUP: look at the store anew and drop caches. SIGUSR1: stats to the log. Both called from a normal thread. */
 void npkfs_session_reload(struct npkfs_session *s);
 void npkfs_session_log_stats(struct npkfs_session *s);
+/* Gives up all that serving does not need (sandbox.h). Before any thread starts, in the process that serves. */
+int npkfs_session_confine(struct npkfs_session *s, struct npk_err *err);
 /* After serving: everything is on disk, and the store is closed, also when it fails. */
 int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err);
 /* In a parent whose child served the session and died: takes the mount away, and touches nothing of the store. */

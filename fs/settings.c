@@ -8,6 +8,13 @@
 #include <string.h>
 
 #define AT(f) offsetof(struct npkfs_config, f)
+/* A sanitizer's runtime reports with system calls of its own, at any time. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 #define BOOL "on or off (also yes, no, true, false, 1, 0)"
 
 static const struct npkfs_setting settings[] = {
@@ -44,6 +51,8 @@ static const struct npkfs_setting settings[] = {
 		"group of all files instead of the store's"},
 	{"umask", &npkfs_kind_umask, AT(umask), 0, 0777, "octal from 0 to 0777, or store", "umask=OCTAL",
 		"mode bits to take away instead of the store's modes"},
+	{"sandbox", &npkfs_kind_bool, AT(sandbox), 0, 0, BOOL, "sandbox",
+		"give up all rights that serving does not need (built-in: on)"},
 	{"log_level", &npkfs_kind_level, AT(log_level), 0, 0, "error, warn, info, debug or trace", "log_level=LEVEL",
 		"error, warn, info, debug or trace"},
 	{"log_file", &npkfs_kind_log_file, AT(log_file), 0, 0, "an absolute path, or default", "log_file=PATH",
@@ -86,6 +95,7 @@ void npkfs_settings_init(struct npkfs_config *c)
 		.threads = 4,
 		.ctl_max = 64u << 20,
 		.header = 64,
+		.sandbox = !SANITIZED,
 		.log_level = NPKFS_INFO,
 	};
 }
