@@ -1,7 +1,10 @@
 """Agreement with libraries that people use for this: scipy's distances, faiss' exact indexes."""
 
+import faiss
 import numpy as np
 import pytest
+from scipy import special
+from scipy.spatial import distance
 
 from npkwrite import Spec
 
@@ -17,7 +20,6 @@ def clustered(rng, rows, dim):
 
 @pytest.mark.parametrize("metric", list(METRICS))
 def test_scipy(opened, metric):
-    distance = pytest.importorskip("scipy.spatial.distance")
     rng = np.random.default_rng(1)
     x = clustered(rng, 2000, 48)
     if metric == "js":
@@ -36,8 +38,6 @@ def test_scipy(opened, metric):
 
 def test_scipy_entropy(opened):
     """kl and js of distributions that are normalised in float64."""
-    special = pytest.importorskip("scipy.special")
-    distance = pytest.importorskip("scipy.spatial.distance")
     rng = np.random.default_rng(2)
     x = rng.dirichlet(np.full(64, 0.3), 800) + 1e-12
     x /= x.sum(1, keepdims=True)
@@ -50,7 +50,6 @@ def test_scipy_entropy(opened):
 
 
 def test_scipy_bits(opened):
-    distance = pytest.importorskip("scipy.spatial.distance")
     rng = np.random.default_rng(3)
     bits = rng.random((700, 256)) < rng.uniform(0, 1, (700, 1))
     a, b = opened(np.packbits(bits, axis=1)), opened(bits)
@@ -64,7 +63,6 @@ def test_scipy_bits(opened):
 @pytest.mark.parametrize("metric", ["l2sq", "inner"])
 def test_faiss(opened, metric, nq):
     """The same rows, but where faiss' float32 cannot tell two of them apart."""
-    faiss = pytest.importorskip("faiss")
     rng = np.random.default_rng(4)
     x = clustered(rng, 20000, 96)
     q = clustered(rng, nq, 96)
@@ -81,7 +79,6 @@ def test_faiss(opened, metric, nq):
 
 
 def test_faiss_bits(opened):
-    faiss = pytest.importorskip("faiss")
     rng = np.random.default_rng(5)
     x = rng.integers(0, 256, (30000, 32), np.uint8)
     index = faiss.IndexBinaryFlat(256)
