@@ -247,7 +247,7 @@ class Mounter:
     def __init__(self, base, watchdog, life=DAEMON_LIFE):
         self.base, self.watchdog, self.life, self.count = pathlib.Path(base), watchdog, life, 0
 
-    def start(self, store, *options, at=None, ro=True, env=None, foreground="-f"):
+    def start(self, store, *options, at=None, ro=True, env=None, foreground="-f", under=()):
         require_fuse()
         self.count += 1
         self.base.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ class Mounter:
             at.mkdir()
         log = self.base / f"daemon{self.count}.log"
         opts = (["ro"] if ro else []) + list(options)
-        argv = [str(program("numpackfs")), foreground] + (["-o", ",".join(opts)] if opts else []) + [str(store), str(at)]
+        argv = [*under, str(program("numpackfs")), foreground] + (["-o", ",".join(opts)] if opts else []) + [str(store), str(at)]
         with open(log, "wb") as err:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=err, stderr=err,
                                        env={**clean_environment(self.base), **(env or {})})

@@ -8,15 +8,36 @@ import tempfile
 
 import pytest
 
-from harness import BUILD, TESTS, clean_environment, require_fuse
+from harness import BUILD, ROOT, TESTS, clean_environment, require_fuse
 
 
-# In a mount namespace of its own /dev/fuse gets the mode that distributions give it; the rest runs as nobody.
+# In a mount namespace of its own /dev/fuse gets the mode that distributions give it, and the directories named before "--"
+# are reachable: what lies behind one that is closed to others (root's home, mostly) is mounted over it under its own name.
+# The rest runs as nobody.
 AS_NOBODY = """
 if [ "$(stat -c %a /dev/fuse)" != 666 ]; then
     [ -e "$0/fuse" ] || mknod -m 666 "$0/fuse" c 10 229
     mount --bind "$0/fuse" /dev/fuse
 fi
+dirs=
+while [ "$1" != -- ]; do
+    dirs="$dirs $1"
+    mkdir -p "$0/kept$1"
+    mount --bind "$1" "$0/kept$1"
+    shift
+done
+shift
+for dir in $dirs; do
+    closed= up=$dir
+    while [ "$up" != / ]; do
+        up=$(dirname "$up")
+        [ $((0$(stat -c %a "$up") & 1)) = 1 ] || closed=$up
+    done
+    [ -z "$closed" ] || mount -t tmpfs -o mode=755 none "$closed"
+done
+for dir in $dirs; do
+    [ -d "$dir" ] || { mkdir -p "$dir"; mount --bind "$0/kept$dir" "$dir"; }
+done
 exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
 """
 
@@ -49,7 +70,7 @@ def test_demo_as_a_normal_user():
         work = pathlib.Path(base) / "work"
         work.mkdir()
         os.chmod(work, 0o777)
-        user = ["unshare", "--mount", "sh", "-euc", AS_NOBODY, base]
+        user = ["unshare", "--mount", "sh", "-euc", AS_NOBODY, base, sys.base_prefix, str(ROOT), "--"]
         # Through a shell: what setpriv itself starts still has root's right to reach it.
         able = subprocess.run([*user, "sh", "-c", '"$0" -c "import numpy, numpack" && test -r "$1" && "$2" -V >/dev/null', sys.executable,
                                str(TESTS / "demo.sh"), str(BUILD / "numpackfs")], cwd=work, stderr=subprocess.PIPE, text=True, env=clean_environment(work))
