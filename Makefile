@@ -14,12 +14,16 @@ CC.clang   := clang
 CC.asan    := gcc
 CC.tsan    := gcc
 CC.fuzz    := clang
+CC.aarch64 := aarch64-linux-gnu-gcc
+CC.simde   := gcc
 MODEFLAGS.release := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 MODEFLAGS.clang   := $(MODEFLAGS.release)
 MODEFLAGS.asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 MODEFLAGS.tsan    := -O1 -fsanitize=thread -fno-omit-frame-pointer
 MODEFLAGS.fuzz    := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
-CC      := $(or $(CC.$(MODE)),$(error MODE is one of release, clang, asan, tsan, fuzz))
+MODEFLAGS.aarch64 := $(MODEFLAGS.release)
+MODEFLAGS.simde   := $(MODEFLAGS.release) -DNPKV_EMULATED
+CC      := $(or $(CC.$(MODE)),$(error MODE is one of release, clang, asan, tsan, fuzz, aarch64, simde))
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
 	   -Wpointer-arith -Wvla $(if $(WERROR),-Werror)
 BASE    := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -g -fPIC -pthread -fno-common \
@@ -85,6 +89,15 @@ helpers = $(call obj,$(filter-out $(1)/test_%.c $(1)/bench_%.c $(1)/fuzz_%.c,$(c
 $(TEST_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(patsubst %/,%,$$(dir $$*))) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(ENGINE_LIBS)
 
+# The kernels' checks by themselves, for CPUs that tests/kernels/test_emulated.py lends them.
+BARE := $(B)/tests/kernels/bare_kernels
+$(B)/tests/kernels/bare.o: tests/kernels/test_kernels.c | $(B)/.deps
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -DNPKV_NO_CMOCKA -Itests $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BARE): $(B)/tests/kernels/bare.o $(call helpers,tests/kernels) $(call obj,$(call src,simd))
+	$(CC) -static $(LINK) $(LDFLAGS) -o $@ $^ -lm
+
 $(BENCH_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(patsubst %/,%,$$(dir $$*))) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
@@ -98,11 +111,12 @@ $(FUZZ_BIN): $(B)/%: $(B)/%.o $(B)/libnumpack.a
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT_GET := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 DEPS := gcc libc6-dev pkg-config libfuse3-dev fuse3 libzstd-dev zlib1g-dev libinih-dev libcmocka-dev python3 python3-venv \
-	libopenblas0-pthread rsync attr util-linux procps
+	libopenblas0-pthread rsync attr util-linux procps qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross libsimde-dev
 DEPS_DEV := clang clang-format clang-tidy libclang-rt-14-dev valgrind fio
 HAVE_DEPS := $(CC) --version >/dev/null && pkg-config --exists fuse3 inih libzstd zlib cmocka && \
 	$(PYTHON) -c 'import ensurepip, venv' && command -v fusermount3 rsync getfattr >/dev/null && \
-	command -v go >/dev/null && command -v npm >/dev/null
+	command -v go >/dev/null && command -v npm >/dev/null && command -v qemu-aarch64 >/dev/null && \
+	aarch64-linux-gnu-gcc -print-file-name=libc.a | grep -q / && echo | $(CC) -E -include simde/hedley.h - >/dev/null
 
 # demo and test fetch what is missing; everything else only says so.
 $(B)/.deps:

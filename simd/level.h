@@ -7,7 +7,8 @@
 
 #include "npkv.h"
 
-/* Query tiles and vectors are padded with zeros to this many bytes: the longest SVE vector. */
+/* The longest SVE vector. So many bytes behind a single query are zeros, since a length need not be a power of two;
+ * rows of a panel are a multiple of it. */
 enum {
 	NPKV_PAD = 256
 };

@@ -67,7 +67,7 @@ enum {
 
 /* c[i] = q.x_i and xx[i] = x_i.x_i for nrows rows. Called "l2" or "xor" it gives the distance s instead, as
  * c[i] = -s, xx[i] = s. "js" gives c[i] = sum t log t, t = q + x_i, and leaves xx alone. q is in the kernel's own
- * form (npkv_query_bytes()). c and xx have room for nrows rounded up to 16. */
+ * form, with 256 bytes of zeros behind. c and xx have room for nrows rounded up to 16. */
 typedef void npkv_one_fn(const void *q, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx);
 
 /* c[r * width + j] = q_j.x_r for `rows` rows and `width` queries. Rows are nsteps steps of 4 bytes (8 for bits),

@@ -223,7 +223,7 @@ void npkv_map_pack(const struct npkv_plan *p, struct npkv_pack_map *m)
 	size_t step = p->kind == KIND_AND ? 8 : 4;
 
 	memset(m, 0, sizeof(*m));
-	m->single_bytes = round_up(single_bytes(p), NPKV_PAD);
+	m->single_bytes = round_up(single_bytes(p) + NPKV_PAD, 64);
 	m->zeros = round_up(p->nq * sizeof(struct npkv_qstat), 64);
 	m->wide = m->zeros + m->single_bytes;
 	if (p->tile) {

@@ -9,12 +9,18 @@ simd_obj = $(B)/simd/$(1).o $(B)/simd/$(1).pic.o
 $(call simd_obj,%): ARCH_FLAGS = $(SIMD_FLAGS)
 $(call simd_obj,exact): ARCH_FLAGS = $(SIMD_FLAGS) -O3
 $(call simd_obj,scalar): ARCH_FLAGS = $(SIMD_FLAGS) -fno-tree-vectorize
+VNNI_FLAGS := -mavx512vnni
+VPOPCNT_FLAGS := -mavx512vpopcntdq
+ifeq ($(MODE),simde) # what few CPUs have, by other instructions
+VNNI_FLAGS := -DSIMDE_ENABLE_NATIVE_ALIASES -include simde/x86/avx512/dpbusd.h
+VPOPCNT_FLAGS := -DSIMDE_ENABLE_NATIVE_ALIASES -include simde/x86/avx512/popcnt.h
+endif
 ifeq ($(simd_arch),x86_64)
 $(call simd_obj,crc_x86): ARCH_FLAGS = $(SIMD_FLAGS) -msse4.2
 $(call simd_obj,avx2): ARCH_FLAGS = $(SIMD_FLAGS) -mavx2 -mfma -mf16c
 $(call simd_obj,avx512): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS)
-$(call simd_obj,avx512_vnni): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS) -mavx512vnni
-$(call simd_obj,avx512_vpopcnt): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS) -mavx512vpopcntdq
+$(call simd_obj,avx512_vnni): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS) $(VNNI_FLAGS)
+$(call simd_obj,avx512_vpopcnt): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS) $(VPOPCNT_FLAGS)
 endif
 ifeq ($(simd_arch),aarch64)
 $(call simd_obj,crc_arm): ARCH_FLAGS = $(SIMD_FLAGS) -march=armv8-a+crc

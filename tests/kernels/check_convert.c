@@ -10,7 +10,7 @@
 
 static void check_halves(const struct k_level *l)
 {
-	for (unsigned first = 0; first < 65536; first += 37) {
+	for (unsigned first = 0; first < 65536; first += 37 * k_share) {
 		size_t n = 65536 - first < 37 ? 65536 - first : 37;
 		uint16_t *h = k_guarded(0, 2 * n);
 		float out[37];
@@ -66,7 +66,7 @@ static void check_logs(const struct k_level *l)
 
 	for (size_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
 		log_of(l, edges[i]);
-	for (unsigned i = 0; i < 100000; i++) {
+	for (unsigned i = 0; i < 100000 / k_share; i++) {
 		uint32_t bits = (uint32_t)k_rand(&rng) & 0x7fffffff;
 		float x;
 

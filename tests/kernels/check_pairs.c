@@ -133,7 +133,8 @@ void check_pairs(const struct k_level *l)
 		static const size_t large[] = {1023, 1025, 30001};
 
 		for (enum npkv_dtype t = NPKV_F16; t < NPKV_BOOL; t++)
-			check_values(l, t, d < 261 ? d : large[d - 261], &rng);
+			if (k_take())
+				check_values(l, t, d < 261 ? d : large[d - 261], &rng);
 	}
 }
 

@@ -72,7 +72,7 @@ void check_search(const struct k_level *l)
 		size_t bytes;
 		char *q, *x;
 
-		if (!npkv_supported(p.metric, p.dtype))
+		if (!npkv_supported(p.metric, p.dtype) || !k_take())
 			continue;
 		if ((p.metric == NPKV_KL || p.metric == NPKV_JS) && (v == K_PLAIN || v == K_OFFSET))
 			v = K_PROBABILITIES;

@@ -93,7 +93,7 @@ static void run_tiles(struct job *j, const struct npkv_tile *tiles, size_t n, ui
 {
 	for (size_t i = 0; i < n; i++) {
 		j->tile = &tiles[i];
-		if (tiles[i].run && tiles[i].width > 4) /* fewer queries are taken one by one */
+		if (tiles[i].run && tiles[i].width > 4 && k_take()) /* fewer queries are taken one by one */
 			run(j, rng);
 	}
 }

@@ -9,6 +9,9 @@
 
 #include "kern.h"
 
+const char *k_only;
+unsigned k_share = 1;
+
 size_t k_levels(struct k_level *out)
 {
 	static const struct {
@@ -32,7 +35,7 @@ size_t k_levels(struct k_level *out)
 #endif
 
 	for (size_t i = 0; i < K_LEVELS_MAX; i++) {
-		if (steps[i].cpu & ~have)
+		if ((steps[i].cpu & ~have) || (k_only && strcmp(k_only, steps[i].name) != 0))
 			continue;
 		snprintf(out[n].name, sizeof(out[n].name), "%s", steps[i].name);
 		out[n].cpu = steps[i].cpu;
@@ -68,6 +71,13 @@ uint64_t k_rand(uint64_t *state)
 	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
 	z = (z ^ z >> 27) * 0x94D049BB133111EBu;
 	return z ^ z >> 31;
+}
+
+bool k_take(void)
+{
+	static uint64_t state = 11;
+
+	return k_share == 1 || k_rand(&state) % k_share == 0;
 }
 
 static double uniform(uint64_t *rng)

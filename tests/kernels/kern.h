@@ -15,8 +15,13 @@ enum {
 	K_LEVELS_MAX = 8
 };
 
-/* Every table that this CPU can run, from the scalar one up, one feature more each time. */
+/* Every table that this CPU can run, from the scalar one up, one feature more each time; only that of `k_only`, if set. */
 size_t k_levels(struct k_level *out);
+extern const char *k_only;
+
+/* Whether a case is to be checked: all are, or one in `k_share` at random, for where the CPU is emulated. */
+bool k_take(void);
+extern unsigned k_share;
 
 /* `bytes` bytes whose end touches an unmapped page; any alignment that gives. Slots 0..3; valid until the next call
  * for the slot. */

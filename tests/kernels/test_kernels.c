@@ -1,5 +1,5 @@
 /* test_kernels.c - every kernel of every level that this CPU has. With -DNPKV_NO_CMOCKA it is a plain program that
- * needs libnpkv and libm only, to be run under an emulator.  */
+ * needs libnpkv and libm only, to be run under an emulator (test_emulated.py): LEVEL and one case in SHARE.  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +93,16 @@ TEST(a_level_can_be_forced)
 }
 
 #ifdef NPKV_NO_CMOCKA
-int main(void)
+int main(int argc, char **argv)
 {
+	static struct k_level levels[K_LEVELS_MAX];
+
+	k_only = argc > 1 ? argv[1] : NULL;
+	k_share = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
+	if (argc > 3 || k_share == 0 || k_levels(levels) == 0) {
+		fprintf(stderr, "this CPU has no such level, or not: [LEVEL [SHARE]]\n");
+		return 2;
+	}
 	one_query_gives_the_sums_of_the_reference();
 	a_tile_gives_the_sums_of_the_reference();
 	conversions_comparisons_and_checksums_agree();
@@ -102,7 +110,7 @@ int main(void)
 	a_search_is_a_sort_of_all_scores();
 	a_plan_is_refused_or_whole();
 	a_level_can_be_forced();
-	printf("level %s, %u failures\n", npkv_level_name(npkv_cpu()), k_failures());
+	printf("CPU %s, checked %s, %u failures\n", npkv_level_name(npkv_cpu()), k_only ? k_only : "all", k_failures());
 	return k_failures() != 0;
 }
 #else
