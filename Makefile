@@ -83,10 +83,10 @@ $(B)/npk: $(TOOLS_OBJ) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
 # A .c file of a tests directory that is no program of its own is linked into all the programs there.
-helpers = $(call obj,$(filter-out $(1)/test_%.c $(1)/bench_%.c $(1)/fuzz_%.c,$(call src,$(1))))
+helpers = $(call obj,$(filter-out $(1)test_%.c $(1)bench_%.c $(1)fuzz_%.c,$(sort $(wildcard $(1)*.c))))
 .SECONDEXPANSION:
 
-$(TEST_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(patsubst %/,%,$$(dir $$*))) $(B)/libnumpack.a
+$(TEST_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(dir $$*)) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(CMOCKA_LIBS) $(ENGINE_LIBS)
 
 # The kernels' checks by themselves, for CPUs that tests/kernels/test_emulated.py lends them.
@@ -95,10 +95,10 @@ $(B)/tests/kernels/bare.o: tests/kernels/test_kernels.c | $(B)/.deps
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -DNPKV_NO_CMOCKA -Itests $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BARE): $(B)/tests/kernels/bare.o $(call helpers,tests/kernels) $(call obj,$(call src,simd))
+$(BARE): $(B)/tests/kernels/bare.o $(call helpers,tests/kernels/) $(call obj,$(call src,simd))
 	$(CC) -static $(LINK) $(LDFLAGS) -o $@ $^ -lm
 
-$(BENCH_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(patsubst %/,%,$$(dir $$*))) $(B)/libnumpack.a
+$(BENCH_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(dir $$*)) $(B)/libnumpack.a
 	$(CC) -pie $(LINK) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(B)/libnumpack.a
