@@ -1,6 +1,6 @@
 /* apply.c - what a journal record does to the table of arrays. One piece of code for the moment the record is written
  * and for recovery. */
-#include "writer.h"
+#include "txn.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -62,7 +62,7 @@ static struct npki_touched *find_touched(struct npki_writer *w, const void *name
 }
 
 /* Notes how the array stands on disk, before its first change. `a` may be NULL: it is new. */
-static int touch(struct npk_store *s, const struct item *i, struct npk_array *a, bool moved)
+static int note(struct npk_store *s, const struct item *i, struct npk_array *a, bool moved)
 {
 	struct npki_touched_list *l = s->writer ? &s->writer->touched : NULL;
 	struct npki_touched *t = l ? find_touched(s->writer, i->name, i->len, a) : NULL, *more;
@@ -88,6 +88,7 @@ static int touch(struct npk_store *s, const struct item *i, struct npk_array *a,
 	t->name[i->len] = 0;
 	if (a && npk_gen_get(&g, a, NULL) == 0) { /* a damaged array has no rows to keep */
 		t->live = npki_rowmap_ref(g->live);
+		npki_txn_keep(s->writer, a, g->live);
 		npk_gen_put(g);
 	} else {
 		t->moved = true;
@@ -101,10 +102,19 @@ static int touch(struct npk_store *s, const struct item *i, struct npk_array *a,
 	return 0;
 }
 
+static int touch(struct npk_store *s, const struct item *i, struct npk_array *a, bool moved)
+{
+	if (s->base)
+		return npki_txn_touch(s->txn, i->name, i->len, a);
+	if (a)
+		a->version++;
+	return note(s, i, a, moved);
+}
+
 /* The files of an array that goes away. What a damaged entry names is not touched. */
 static int retire(struct npk_store *s, struct npk_array *a)
 {
-	struct npki_names *l = s->writer ? &s->writer->retired : NULL;
+	struct npki_names *l = s->writer && !s->base ? &s->writer->retired : NULL;
 	struct npk_gen *g;
 	int rc = 0;
 
@@ -118,9 +128,30 @@ static int retire(struct npk_store *s, struct npk_array *a)
 	return rc == 0 ? npki_names_add(l, a->entry->file) : rc;
 }
 
+/* What `a` has no use for of the files it had: `old` and the segments of `g`. */
+static int retire_rest(struct npk_store *s, const struct npk_gen *g, const struct npki_entry *old, struct npk_array *a)
+{
+	struct npki_names *l = s->writer && !s->base ? &s->writer->retired : NULL;
+	struct npk_gen *now;
+	int rc = l ? npki_names_add(l, old->file) : 0;
+
+	if (rc != 0 || !l || !g->segmented)
+		return rc;
+	rc = npk_gen_get(&now, a, NULL);
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < g->nsegs && rc == 0; i++)
+		if (i >= now->nsegs || strcmp(g->seg[i].file->path, now->seg[i].file->path) != 0)
+			rc = npki_names_add(l, g->seg[i].file->path);
+	npk_gen_put(now);
+	return rc;
+}
+
 static void rehash(
 	struct npk_store *s, const struct item *i, const struct npki_entry *old, const struct npki_entry *new)
 {
+	if (s->base)
+		return;
 	if (s->writer && old)
 		s->writer->hash ^= npki_entry_hash(i->name, i->len, old);
 	if (s->writer && new)
@@ -138,6 +169,17 @@ static int put(struct npk_store *s, const struct item *i, struct npk_array *a, s
 	}
 	rehash(s, i, a ? a->entry : NULL, e);
 	return npki_table_put(s, i->name, i->len, e, live, cur);
+}
+
+/* Likewise, but in a transaction only `cur` knows which files those are. */
+static int put_same_files(struct npk_store *s, const struct item *i, struct npk_array *a, struct npki_entry *e,
+	struct npki_rowmap *live, struct npk_gen *cur)
+{
+	if (!s->base || cur || !e)
+		return put(s, i, a, e, live, cur);
+	npki_entry_put(e);
+	npki_rowmap_put(live);
+	return -ENOMEM;
 }
 
 static struct npki_entry *take_entry(struct npki_rd *r)
@@ -178,6 +220,8 @@ static int apply_set(struct npk_store *s, struct npki_rd *r)
 		rc = put(s, &i, a, e, NULL, NULL);
 	else
 		npki_entry_put(e);
+	if (rc == 0 && a && s->base)
+		npki_txn_detach(a);
 	npk_array_put(a);
 	return rc;
 }
@@ -223,7 +267,7 @@ static int apply_clear(struct npk_store *s, struct npki_rd *r)
 	if (rc == 0) {
 		e = npki_entry_with(a->entry, NULL, NULL, mtime_us);
 		next = e ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, false) : NULL;
-		rc = put(s, &i, a, e, live, next);
+		rc = put_same_files(s, &i, a, e, live, next);
 	}
 	free(run);
 	npk_gen_put(g);
@@ -236,10 +280,11 @@ static int apply_grow(struct npk_store *s, struct npki_rd *r)
 	struct item i = take_name(r), file;
 	uint64_t nslots = npki_rd_u64(r), mtime_us = npki_rd_u64(r);
 	struct npki_rowmap *live = NULL;
-	struct npki_entry *e = NULL, *named;
+	struct npki_entry *e = NULL, *old;
 	struct npk_gen *g = NULL, *next;
 	struct npk_shape shape;
 	struct npk_array *a;
+	bool same;
 	int rc;
 
 	file = take_name(r);
@@ -257,14 +302,13 @@ static int apply_grow(struct npk_store *s, struct npki_rd *r)
 		shape = a->entry->shape;
 		shape.dim[0] = nslots;
 		e = npki_entry_make(a->entry->dtype, &shape, file.name, file.len, mtime_us);
-		named = a->entry;
-		if (s->writer && strlen(named->file) != file.len)
-			rc = npki_names_add(&s->writer->retired, named->file); /* the old manifest */
-		else if (s->writer && memcmp(named->file, file.name, file.len) != 0)
-			rc = npki_names_add(&s->writer->retired, named->file);
-		next = e && rc == 0 ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL;
-		if (rc == 0)
-			rc = put(s, &i, a, e, live, next);
+		same = strlen(a->entry->file) == file.len && memcmp(a->entry->file, file.name, file.len) == 0;
+		next = e && same ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL;
+		old = npki_entry_ref(a->entry);
+		rc = put(s, &i, a, e, live, next);
+		if (rc == 0 && !same) /* a manifest, or a copy */
+			rc = retire_rest(s, g, old, a);
+		npki_entry_put(old);
 	}
 	npk_gen_put(g);
 	npk_array_put(a);
@@ -284,9 +328,9 @@ static int apply_file(struct npk_store *s, struct npki_rd *r)
 	if (rc == 0)
 		rc = npk_gen_map(g, NULL);
 	if (rc == 0)
-		rc = touch(s, &i, a, false);
-	if (rc == 0 && s->writer)
-		rc = npki_names_add(&s->writer->retired, a->entry->file);
+		rc = note(s, &i, a, false);
+	if (rc == 0)
+		rc = retire(s, a);
 	if (rc == 0) {
 		e = npki_entry_make(a->entry->dtype, &a->entry->shape, file.name, file.len, a->entry->mtime_us);
 		live = npki_rowmap_ref(g->live);
@@ -323,6 +367,8 @@ static int apply_move(struct npk_store *s, struct npki_rd *r)
 		npki_table_del(s, from.name, from.len);
 		rc = put(s, &to, b, e, npki_rowmap_ref(g->live), npk_gen_ref(g));
 	}
+	if (rc == 0 && s->base)
+		rc = npki_txn_move(s, a, to.name, to.len);
 	npk_gen_put(g);
 	npk_array_put(a);
 	npk_array_put(b);
@@ -344,7 +390,8 @@ static int apply_time(struct npk_store *s, struct npki_rd *r)
 	if (rc == 0) {
 		e = npki_entry_with(a->entry, NULL, NULL, mtime_us);
 		live = npki_rowmap_ref(g->live);
-		rc = put(s, &i, a, e, live, e ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL);
+		rc = put_same_files(
+			s, &i, a, e, live, e ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL);
 	}
 	npk_gen_put(g);
 	npk_array_put(a);

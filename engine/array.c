@@ -22,6 +22,7 @@ void npk_array_put(struct npk_array *a)
 	npki_store_put(a->store);
 	npki_entry_put(a->entry);
 	npki_rowmap_put(a->live);
+	npk_array_put(a->origin);
 	free(a);
 }
 

@@ -4,6 +4,7 @@
 #include "rows.h"
 #include "sel.h"
 #include "sink.h"
+#include "txn.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -109,40 +110,59 @@ static int append_segments(
 	return rc;
 }
 
+int npki_append_rows(struct npki_tx *tx, struct npk_array *a, struct npk_gen *g, const void *rows, uint64_t nrows,
+	uint64_t mtime_us, struct npk_err *err)
+{
+	const char *file = a->entry->file;
+	char path[64];
+	int rc = npki_tx_intent(tx, a->name, a->name_len, err);
+
+	if (rc == 0 && g->segmented) {
+		rc = append_segments(tx, g, rows, nrows, path, err);
+		file = path;
+	} else if (rc == 0 && g->info.row_bytes) {
+		rc = append_bytes(
+			tx, g->seg[0].file, g->info.slots * g->info.row_bytes, rows, nrows * g->info.row_bytes, err);
+	}
+	if (rc == 0)
+		npki_tx_grow(tx, a->name, a->name_len, g->info.slots + nrows, mtime_us, file);
+	if (a->pending)
+		tx->grown = a;
+	return rc;
+}
+
+static int check_growth(
+	const struct npk_array *a, const struct npk_gen *g, uint64_t nrows, uint64_t *bytes, struct npk_err *err)
+{
+	uint64_t nslots;
+
+	if (__builtin_add_overflow(g->info.slots, nrows, &nslots) ||
+		__builtin_mul_overflow(nslots, g->info.row_bytes, bytes) || *bytes > INT64_MAX || nslots > INT64_MAX)
+		return npk_fail(err, EINVAL, "array '%.200s': %" PRIu64 " more rows are too many", a->name, nrows);
+	return 0;
+}
+
 /* Rows count from the moment their record is whole: nobody looks behind the last row before. */
 int npk_array_append(struct npk_array *a, const void *rows, uint64_t nrows, struct npk_err *err)
 {
 	struct npk_gen *g = NULL;
 	struct npki_tx tx;
-	const char *file;
-	char path[64];
-	uint64_t nslots, bytes;
+	uint64_t bytes;
 	int rc = begin(&tx, a, &g, err);
 
 	if (rc != 0) {
 		npk_gen_put(g);
 		return rc;
 	}
-	if (__builtin_add_overflow(g->info.slots, nrows, &nslots) ||
-		__builtin_mul_overflow(nslots, g->info.row_bytes, &bytes) || bytes > INT64_MAX || nslots > INT64_MAX)
-		rc = npk_fail(err, EINVAL, "array '%.200s': %" PRIu64 " more rows are too many", a->name, nrows);
-	if (rc == 0 && nrows == 0) {
+	rc = check_growth(a, g, nrows, &bytes, err);
+	if (rc != 0 || nrows == 0 || npki_txn_has_tail(a)) {
+		if (rc == 0 && nrows)
+			rc = npki_txn_append(&tx, a, g, rows, nrows, err);
 		npki_tx_abort(&tx);
 		npk_gen_put(g);
-		return 0;
+		return rc;
 	}
-	if (rc == 0)
-		rc = npki_tx_intent(&tx, a->name, a->name_len, err);
-	file = a->entry->file;
-	if (rc == 0 && g->segmented) {
-		rc = append_segments(&tx, g, rows, nrows, path, err);
-		file = path;
-	} else if (rc == 0 && g->info.row_bytes) {
-		rc = append_bytes(
-			&tx, g->seg[0].file, g->info.slots * g->info.row_bytes, rows, nrows * g->info.row_bytes, err);
-	}
-	if (rc == 0)
-		npki_tx_grow(&tx, a->name, a->name_len, nslots, npki_tick(a->store->writer), file);
+	rc = npki_append_rows(&tx, a, g, rows, nrows, npki_tick(a->store->writer), err);
 	return end(&tx, g, rc, err);
 }
 
@@ -424,6 +444,40 @@ static int begin_clear(struct npki_tx *tx, struct npk_array *a, struct npk_gen *
 	}
 }
 
+/* In a transaction the bytes go into the array's own copy, which nobody else sees: no record has to come first. */
+static int replace_inside(struct npk_array *a,
+	int (*make)(struct pieces *, struct npk_gen *, const void *, struct npk_err *), const void *ctx,
+	struct npk_err *err)
+{
+	struct npk_gen *g = NULL;
+	struct pieces l = {0};
+	struct npki_tx tx;
+	int rc = begin(&tx, a, &g, err);
+
+	if (rc == 0) {
+		rc = make(&l, g, ctx, err);
+		if (rc == 0 && l.n && npki_txn_has_tail(a)) {
+			rc = npki_own_files(&tx, a, &g, err);
+			l.n = 0;
+			if (rc == 0)
+				rc = make(&l, g, ctx, err);
+		}
+		for (size_t i = 0; i < l.n && rc == 0; i++) {
+			rc = npki_wrote_in_place(&tx, g->seg[l.p[i].seg].file->path, err);
+			if (rc == 0)
+				rc = write_piece(&tx, g, &l.p[i], err);
+		}
+		if (rc == 0 && l.n) {
+			npki_tx_time(&tx, a->name, a->name_len, npki_tick(a->store->writer));
+			rc = npki_tx_log(&tx, err);
+		}
+		npki_tx_abort(&tx);
+	}
+	npk_gen_put(g);
+	free(l.p);
+	return rc;
+}
+
 static int replace(struct npk_array *a, int (*make)(struct pieces *, struct npk_gen *, const void *, struct npk_err *),
 	const void *ctx, unsigned flags, struct npk_err *err)
 {
@@ -436,6 +490,8 @@ static int replace(struct npk_array *a, int (*make)(struct pieces *, struct npk_
 
 	if (flags & ~NPK_REPLACE_ATOMIC)
 		return npk_fail(err, EINVAL, "replace: flags 0x%x make no sense", flags);
+	if (a->store->base)
+		return replace_inside(a, make, ctx, err);
 	rc = begin_clear(&tx, a, &g, &l, atomic, make, ctx, err);
 	if (rc != 0)
 		return rc;
@@ -529,8 +585,8 @@ static int write_in_place(
 {
 	int fd, rc = npki_use_fd(tx->s->writer, f, &fd, err);
 
-	if (rc == 0 && npki_mark_dirty(tx->s->writer, f->path) != 0)
-		rc = npk_fail(err, ENOMEM, "no memory");
+	if (rc == 0)
+		rc = npki_wrote_in_place(tx, f->path, err);
 	return rc == 0 ? npki_pwrite_all(fd, bytes, len, off, f->path, err) : rc;
 }
 
@@ -550,15 +606,18 @@ static int each_place(struct npk_view *v, const struct npk_gen *now, uint64_t of
 	int rc = 0;
 
 	while (done < len && rc == 0) {
-		uint64_t in_slot, slot, together;
+		uint64_t in_slot, slot, together, room;
+		const struct npki_seg *seg;
 		struct place p;
-		size_t seg;
 
 		npki_view_locate(v, off + done, &slot, &in_slot, &together);
-		seg = npki_segment_of(g, slot);
-		p.f = now->seg[seg].file;
-		p.off = (slot - g->seg[seg].first) * g->info.row_bytes + in_slot;
+		seg = &now->seg[npki_segment_of(now, slot)]; /* the same slots may lie in other files now */
+		p.f = seg->file;
+		p.off = (slot - seg->first) * g->info.row_bytes + in_slot;
+		room = seg->nslots * g->info.row_bytes - p.off;
 		p.len = together < len - done ? (size_t)together : len - done;
+		if (p.len > room)
+			p.len = (size_t)room;
 		rc = fn(ctx, &p, done);
 		done += p.len;
 	}
@@ -595,8 +654,8 @@ static int current_slots(struct npk_array *a, const struct npk_gen *g, struct np
 
 	if (rc != 0)
 		return rc == -ENOENT ? npk_fail(err, ESTALE, "array '%.200s' is gone", a->name) : rc;
-	if ((*now)->nsegs < g->nsegs || (g->nsegs && ((*now)->seg[0].file->id.ino != g->seg[0].file->id.ino ||
-							     (*now)->seg[0].file->id.dev != g->seg[0].file->id.dev))) {
+	if ((*now)->info.slots < g->info.slots || (*now)->info.row_bytes != g->info.row_bytes ||
+		(g->nsegs && !npk_gen_shares(*now, g))) {
 		npk_gen_put(*now);
 		*now = NULL;
 		rc = npk_fail(err, ESTALE, "array '%.200s': these rows were compacted or replaced", a->name);
@@ -621,6 +680,8 @@ int npk_view_pwrite(
 			return rc;
 		rc = current_slots(a, npk_view_gen(v), &now, err);
 		if (rc == 0)
+			rc = npki_own_files(&tx, a, &now, err);
+		if (rc == 0)
 			rc = each_place(v, now, off, len, is_place_sealed, &x);
 		if (rc == 0)
 			rc = each_place(v, now, off, len, write_place, &x);
@@ -639,18 +700,23 @@ int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err)
 {
 	struct npk_gen *g = NULL;
 	struct npki_tx tx;
-	uint64_t nslots = 0, bytes = 0;
+	uint64_t bytes = 0;
 	int fd, rc = begin(&tx, a, &g, err);
 
 	if (rc != 0) {
 		npk_gen_put(g);
 		return rc;
 	}
+	rc = check_growth(a, g, nrows, &bytes, err);
+	if (rc != 0 || nrows == 0 || npki_txn_has_tail(a)) {
+		if (rc == 0 && nrows)
+			rc = npki_txn_append(&tx, a, g, NULL, nrows, err);
+		npki_tx_abort(&tx);
+		npk_gen_put(g);
+		return rc;
+	}
 	if (g->segmented)
 		rc = npk_fail(err, ENOTSUP, "array '%.200s': a segmented array grows by append only", a->name);
-	else if (__builtin_add_overflow(g->info.slots, nrows, &nslots) ||
-		 __builtin_mul_overflow(nslots, g->info.row_bytes, &bytes) || bytes > INT64_MAX || nslots > INT64_MAX)
-		rc = npk_fail(err, EINVAL, "array '%.200s': %" PRIu64 " more rows are too many", a->name, nrows);
 	if (rc == 0)
 		rc = npki_tx_intent(&tx, a->name, a->name_len, err);
 	if (rc == 0)
@@ -662,6 +728,9 @@ int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err)
 	if (rc == 0)
 		rc = npki_tx_zero(&tx, g->seg[0].file->path, bytes, err);
 	if (rc == 0)
-		npki_tx_grow(&tx, a->name, a->name_len, nslots, npki_tick(a->store->writer), a->entry->file);
+		npki_tx_grow(
+			&tx, a->name, a->name_len, g->info.slots + nrows, npki_tick(a->store->writer), a->entry->file);
+	if (rc == 0 && a->pending)
+		tx.grown = a;
 	return end(&tx, g, rc, err);
 }

@@ -36,7 +36,7 @@ static int keep_unused(struct npki_writer *w, struct npki_snapshot *n)
 	struct npki_names used = {0};
 	int rc = 0;
 
-	if (w->retired.n == 0)
+	if (w->retired.n == 0 || w->txns) /* transactions still show the store as it was */
 		return 0;
 	for (size_t i = 0; i < n->n && rc == 0; i++)
 		rc = use_files(&used, n->list[i], n->entry[i]);
@@ -645,6 +645,8 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 		rc = switch_journal(s, &old_fd, &old_pos, &old_chain, err);
 	if (rc == 0 && !nothing)
 		rc = npki_snapshot_take(s, &n, err);
+	if (rc == 0 && !nothing)
+		rc = npki_own_retired(s, err);
 	if (rc == 0)
 		npki_take_dirty(w, &dirty, &new_names, &upto);
 	pthread_mutex_unlock(&w->lock);

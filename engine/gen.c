@@ -323,6 +323,11 @@ static int load(struct npk_gen *g, const struct npki_layout *from, struct npki_n
 	return rc == 0 ? add_source(g, e->file, &id, err) : rc;
 }
 
+static uint64_t new_number(struct npk_store *s)
+{
+	return atomic_fetch_add_explicit(&(s->base ? s->base : s)->next_gen, 1, memory_order_relaxed);
+}
+
 int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, size_t name_len,
 	const struct npki_layout *from, struct npki_notes *notes, struct npk_err *err)
 {
@@ -341,21 +346,19 @@ int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, s
 		npk_gen_put(g);
 		return rc;
 	}
-	g->info.number = atomic_fetch_add_explicit(&s->next_gen, 1, memory_order_relaxed);
+	g->info.number = g->rows_id = new_number(s);
 	*out = g;
 	return 0;
 }
 
-/* Takes over `file`. */
-static struct npk_gen *derive(
-	struct npk_gen *old, const struct npki_layout *to, struct npki_file *file, bool same_number)
+/* All but the segments, for which there is room. */
+static struct npk_gen *derive(struct npk_gen *old, const struct npki_layout *to, size_t nsegs, bool same_number)
 {
 	size_t name = strlen(old->name) + 1;
 	struct npk_gen *g;
 
 	g = calloc(1, sizeof(*g) + name);
-	if (!g || alloc_segs(g, 1, NULL) != 0) {
-		npki_file_put(file);
+	if (!g || alloc_segs(g, nsegs, NULL) != 0) {
 		free(g);
 		return NULL;
 	}
@@ -370,28 +373,84 @@ static struct npk_gen *derive(
 	g->info.mtime_us = to->entry->mtime_us;
 	g->live = npki_rowmap_ref(to->live);
 	use_live(g);
-	g->seg[0] = (struct npki_seg){0, g->info.slots, NULL, file};
-	g->nsegs = 1;
+	g->segmented = old->segmented;
+	g->rows_id = old->rows_id;
 	if (!same_number)
-		g->info.number = atomic_fetch_add_explicit(&g->store->next_gen, 1, memory_order_relaxed);
+		g->info.number = new_number(g->store);
 	return g;
+}
+
+/* The files of `old`, whose last one may have more slots now. */
+static void copy_segs(struct npk_gen *g, const struct npk_gen *old)
+{
+	for (size_t i = 0; i < old->nsegs; i++)
+		g->seg[i] =
+			(struct npki_seg){old->seg[i].first, old->seg[i].nslots, NULL, npki_file_ref(old->seg[i].file)};
+	g->nsegs = old->nsegs;
 }
 
 struct npk_gen *npki_gen_derive(struct npk_gen *old, const struct npki_layout *to, bool same_number)
 {
-	if (old->segmented || old->nsegs != 1 || strcmp(old->seg[0].file->path, to->entry->file) != 0)
+	uint64_t slots = to->entry->shape.ndim ? to->entry->shape.dim[0] : 1;
+	bool one = !old->segmented && old->nsegs == 1;
+	struct npk_gen *g;
+
+	if (slots != old->info.slots && (!one || strcmp(old->seg[0].file->path, to->entry->file) != 0))
 		return NULL;
-	return derive(old, to, npki_file_ref(old->seg[0].file), same_number);
+	g = derive(old, to, old->nsegs, same_number);
+	if (!g)
+		return NULL;
+	copy_segs(g, old);
+	if (one)
+		g->seg[0].nslots = slots;
+	return g;
 }
 
 struct npk_gen *npki_gen_refile(struct npk_gen *old, const struct npki_layout *to)
 {
-	struct npki_file *f;
+	struct npki_file_id id;
+	struct npk_gen *g;
 
-	if (old->segmented || old->nsegs != 1 ||
-		npki_file_new(&f, old->store->dirfd, to->entry->file, &old->seg[0].file->id, NULL) != 0)
+	if (old->segmented || old->nsegs != 1 || npki_is_manifest(to->entry->file) ||
+		npki_stat_file(old->store->dirfd, to->entry->file, &id, NULL) != 0 || !id.exists ||
+		id.ino != old->seg[0].file->id.ino)
 		return NULL;
-	return derive(old, to, f, true);
+	g = derive(old, to, 1, true);
+	if (!g || npki_file_new(&g->seg[0].file, old->store->dirfd, to->entry->file, &id, NULL) != 0) {
+		npk_gen_put(g);
+		return NULL;
+	}
+	g->seg[0].nslots = g->info.slots;
+	g->nsegs = 1;
+	return g;
+}
+
+struct npk_gen *npki_gen_with_tail(
+	struct npk_gen *old, const struct npki_layout *to, struct npki_file *tail, uint64_t first)
+{
+	struct npk_gen *g = derive(old, to, old->nsegs + 1, true);
+
+	if (!g)
+		return NULL;
+	copy_segs(g, old);
+	if (g->nsegs == 0 || g->seg[g->nsegs - 1].file != tail)
+		g->seg[g->nsegs++].file = npki_file_ref(tail);
+	g->seg[g->nsegs - 1].first = first;
+	g->seg[g->nsegs - 1].nslots = g->info.slots - first;
+	return g;
+}
+
+bool npk_gen_shares(const struct npk_gen *a, const struct npk_gen *b)
+{
+	const struct npki_file_id *x, *y;
+
+	if (a->rows_id == b->rows_id)
+		return true;
+	if (a->nsegs == 0 || b->nsegs == 0)
+		return false;
+	x = &a->seg[0].file->id;
+	y = &b->seg[0].file->id;
+	return x->ino == y->ino && x->dev == y->dev;
 }
 
 static bool is_same(struct npk_gen *g, const char *path, const struct npki_file_id *id)

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 struct npki_file_id npki_file_id_of(const struct stat *st)
@@ -283,6 +285,21 @@ int npki_truncate(int fd, uint64_t len, const char *path, struct npk_err *err)
 	if (rc == 0 && ftruncate(fd, (off_t)len) != 0)
 		rc = os_fail(path, "cut", errno, err);
 	return rc;
+}
+
+/* A disk in a test knows nothing of shared blocks. */
+int npki_share(int from, int fd, uint64_t len, const char *path, struct npk_err *err)
+{
+	struct stat st;
+
+	if (hook.call || ioctl(fd, FICLONE, from) != 0)
+		return npk_fail(err, ENOTSUP, "%.300s: cannot share blocks", path);
+	if (fstat(fd, &st) != 0)
+		return os_fail(path, "read", errno, err);
+	if ((uint64_t)st.st_size < len)
+		return npk_fail(err, EUCLEAN, "%.300s: byte %jd: the file ends here, the shape needs %ju bytes", path,
+			(intmax_t)st.st_size, (uintmax_t)len);
+	return (uint64_t)st.st_size > len ? npki_truncate(fd, len, path, err) : 0;
 }
 
 int npki_sync_fd(int fd, const char *path, struct npk_err *err)

@@ -63,6 +63,8 @@ int npki_open_rw(int dirfd, const char *path, int *fd, struct npk_err *err);
 int npki_create(int dirfd, const char *path, int *fd, struct npk_err *err);
 int npki_pwrite_all(int fd, const void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err);
 int npki_truncate(int fd, uint64_t len, const char *path, struct npk_err *err);
+/* Makes the empty file `fd` the first `len` bytes of `from`, with blocks that both share. -ENOTSUP: copy them. */
+int npki_share(int from, int fd, uint64_t len, const char *path, struct npk_err *err);
 int npki_sync_fd(int fd, const char *path, struct npk_err *err);      /* fdatasync */
 int npki_sync_file(int dirfd, const char *path, struct npk_err *err); /* likewise by name; a missing file is no error */
 int npki_sync_dir(int dirfd, struct npk_err *err);

@@ -216,6 +216,9 @@ struct npk_gen_info {
 
 const struct npk_gen_info *npk_gen_info(const struct npk_gen *g); /* borrowed while g is held */
 
+/* Whether bytes written in place through one of the two show in the other: both have slots of the same data file. */
+bool npk_gen_shares(const struct npk_gen *a, const struct npk_gen *b);
+
 /* Maps the data files now; otherwise the first read does. -ESTALE: another process replaced the data since the layout
  * was loaded: npk_store_refresh() and take the generation anew. */
 int npk_gen_map(struct npk_gen *g, struct npk_err *err);
@@ -366,6 +369,28 @@ int npk_store_clone(struct npk_store *s, const char *from, const char *to, struc
 int npk_store_rename(struct npk_store *s, const char *from, const char *to, unsigned flags, struct npk_err *err);
 /* Removes all arrays, and no other file. */
 int npk_store_reset(struct npk_store *s, struct npk_err *err);
+
+/* --- transactions ------------------------------------------------------------------------------------------------------ */
+
+/* Many changes that become one. npk_txn_store() is the store as it was at the begin, with the changes made inside: every
+ * call above works on it, on its arrays and on their generations, and nobody else sees any of it. Saves, appends and drops
+ * copy nothing; the first in-place write to an array copies its data file (shares its blocks where the filesystem can).
+ * Rows that somebody changes in place outside may show inside until then. A transaction that is open when the process
+ * dies, or when the store is closed, never was. Any thread may use it; changes of a store and of its transactions take
+ * turns. */
+struct npk_txn;
+/* Becomes the writer, as any change does. -EINVAL: `s` is the store of a transaction. */
+int npk_txn_begin(struct npk_txn **out, struct npk_store *s, struct npk_err *err);
+/* Borrowed until the transaction ends, and never to be closed; arrays and generations of it stay readable as long as they
+ * are held. Changing it after the end is -ESTALE. */
+struct npk_store *npk_txn_store(const struct npk_txn *t);
+/* All changes at once, in one step of the journal. Frees `t` when it returns 0 and calls `fn` (may be NULL) once for each
+ * array of the store that appeared, went or was changed by it, with no lock held. After an error `t` goes on, to be tried
+ * again or ended by npk_txn_abort(). -EBUSY: an array that was changed inside was changed outside too since the begin,
+ * rows written in place included; or another thread is committing it. */
+int npk_txn_commit(struct npk_txn *t, npk_change_fn *fn, void *ctx, struct npk_err *err);
+/* Nothing of it happened. NULL is fine. */
+void npk_txn_abort(struct npk_txn *t);
 
 /* --- vector search --------------------------------------------------------------------------------------------------- */
 

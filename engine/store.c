@@ -557,26 +557,29 @@ void npki_store_ref(struct npk_store *s)
 
 void npki_store_put(struct npk_store *s)
 {
+	struct npk_store *base = s->base;
+
 	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	npki_writer_free(s);
-	if (s->dirfd >= 0)
-		close(s->dirfd);
+	if (!base) {
+		npki_writer_free(s);
+		if (s->dirfd >= 0)
+			close(s->dirfd);
+	}
 	pthread_mutex_destroy(&s->refresh_lock);
 	pthread_rwlock_destroy(&s->table_lock);
 	free(s->bucket);
 	free(s->path);
 	free(s);
+	if (base)
+		npki_store_put(base);
 }
 
 /* Arrays hold the store and the table holds the arrays: this is where the circle opens. */
-void npk_store_close(struct npk_store *s)
+void npki_store_empty(struct npk_store *s)
 {
 	struct npk_array *a, *next;
 
-	if (!s)
-		return;
-	npki_finish(s, NULL); /* what cannot be finished stays in the journal; npk_store_finish() tells */
 	pthread_rwlock_wrlock(&s->table_lock);
 	for (size_t i = 0; i < s->nbuckets; i++) {
 		for (a = s->bucket[i]; a; a = next) {
@@ -588,7 +591,71 @@ void npk_store_close(struct npk_store *s)
 	}
 	s->narrays = 0;
 	pthread_rwlock_unlock(&s->table_lock);
+}
+
+void npk_store_close(struct npk_store *s)
+{
+	if (!s)
+		return;
+	npki_finish(s, NULL); /* what cannot be finished stays in the journal; npk_store_finish() tells */
+	npki_store_empty(s);
 	npki_store_put(s);
+}
+
+struct npk_store *npki_store_inside(struct npk_store *s)
+{
+	struct npk_store *in = calloc(1, sizeof(*in));
+
+	if (in)
+		in->path = strdup(s->path);
+	if (!in || !in->path) {
+		free(in);
+		return NULL;
+	}
+	in->refs = 1;
+	in->dirfd = s->dirfd;
+	in->flags = s->flags;
+	in->writer = s->writer;
+	in->base = s;
+	npki_store_ref(s);
+	pthread_mutex_init(&in->refresh_lock, NULL);
+	pthread_rwlock_init(&in->table_lock, NULL);
+	return in;
+}
+
+static int copy_array(struct npk_store *to, struct npk_array *from)
+{
+	struct npk_array *a;
+	struct npki_entry *e;
+	int rc;
+
+	pthread_mutex_lock(&from->lock);
+	e = npki_entry_ref(from->entry);
+	rc = e ? insert(to, from->name, from->name_len, e, &a) : 0;
+	if (rc != 0) {
+		npki_entry_put(e);
+	} else if (e) {
+		a->known = from->known || from->cur;
+		a->live = npki_rowmap_ref(from->known ? from->live : from->cur ? from->cur->live : NULL);
+		a->origin = npk_array_ref(from);
+		a->origin_version = from->version;
+	}
+	pthread_mutex_unlock(&from->lock);
+	return rc;
+}
+
+int npki_table_copy(struct npk_store *to, struct npk_store *from, struct npk_err *err)
+{
+	struct npk_array **list;
+	size_t n;
+	int rc = npk_store_list(from, &list, &n, err);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = copy_array(to, list[i]);
+	npk_store_list_free(list, n);
+	return rc == 0 ? 0 : npk_fail(err, ENOMEM, "no memory for a transaction");
 }
 
 void npk_store_info(struct npk_store *s, struct npk_store_info *out)

@@ -47,6 +47,12 @@ struct npk_array {
 	uint64_t touched_round; /* writer->lock: the checkpoint round in which touched_at holds */
 	uint64_t intent_round;  /* writer->lock: likewise, an intent to append is in the journal */
 	size_t touched_at;      /* writer->lock: its place in writer->touched */
+	uint64_t version;       /* writer->lock: counts changes, rows written in place included */
+	/* Of a transaction's array, under writer->lock: the store's array whose rows it shows (counted; NULL: its rows were
+	 * made inside), that one's version at the begin, and what became of its files (the transaction's, NULL: nothing). */
+	struct npk_array *origin;
+	uint64_t origin_version;
+	struct npki_pending *pending;
 	struct npk_array *next; /* table_lock: the chain of its hash bucket */
 	uint32_t hash;
 	uint32_t seen; /* refresh_lock: the round that last found it */
@@ -59,7 +65,9 @@ struct npk_store {
 	char *path;
 	int dirfd;
 	unsigned flags;
-	struct npki_writer *writer; /* NULL in a store that was opened to read */
+	struct npki_writer *writer; /* NULL in a store that was opened to read; that of `base` in a transaction's */
+	struct npk_store *base;     /* counted: this is the inside of a transaction on it; else NULL */
+	struct npk_txn *txn;        /* then that; its users hold it */
 	_Atomic uint64_t next_gen;
 	pthread_mutex_t refresh_lock;
 	uint32_t round; /* refresh_lock */
@@ -95,6 +103,7 @@ struct npk_gen {
 	struct npki_source source[2]; /* bitmap and manifest, as far as they were read */
 	size_t nsources;
 	bool segmented;
+	uint64_t rows_id; /* the number of the first generation that had these slots; stays while no row moves */
 	pthread_mutex_t map_lock;
 	_Atomic bool mapped;
 	char name[]; /* for messages */
@@ -118,11 +127,14 @@ struct npki_layout {
 };
 int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, size_t name_len,
 	const struct npki_layout *from, struct npki_notes *notes, struct npk_err *err);
-/* The generation that `old` becomes by a change that moves no row: rows appended (the number stays) or deleted. One
- * data file only; NULL when memory is short or the files differ: then it is loaded anew. */
+/* The generation that `old` becomes by a change that moves no row: rows deleted, or (in one data file) appended, when the
+ * number stays. NULL when memory is short or the files differ: then it is loaded anew. */
 struct npk_gen *npki_gen_derive(struct npk_gen *old, const struct npki_layout *to, bool same_number);
-/* The same rows in a file that has got another name; NULL as above. */
+/* The same rows in a file that has got another name; NULL as above, or when it is another file. */
 struct npk_gen *npki_gen_refile(struct npk_gen *old, const struct npki_layout *to);
+/* The rows of `old` and more, which lie in a file of their own: it holds the slots from `first` on. -ENOMEM gives NULL. */
+struct npk_gen *npki_gen_with_tail(
+	struct npk_gen *old, const struct npki_layout *to, struct npki_file *tail, uint64_t first);
 bool npki_is_manifest(const char *file);
 /* Whether the files of a generation are still those it was loaded from. */
 bool npki_gen_is_current(struct npk_gen *g);
@@ -137,6 +149,11 @@ struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t 
 int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
 	struct npk_gen *cur);
 void npki_table_del(struct npk_store *s, const void *name, size_t len);
+/* The arrays of `from` as they are now, in the empty table of `to`, which is a transaction on it. Under writer->lock. */
+int npki_table_copy(struct npk_store *to, struct npk_store *from, struct npk_err *err);
+/* An empty store for a transaction on `s`, and its end. */
+struct npk_store *npki_store_inside(struct npk_store *s);
+void npki_store_empty(struct npk_store *s);
 
 /* Whether a file name is one that NumPack gives to data, bitmaps or manifests. */
 bool npki_is_store_file(const char *file);

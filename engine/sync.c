@@ -1,5 +1,5 @@
 /* sync.c - from the journal to a store that any version of NumPack reads: fsync, sync, and the end of a store. */
-#include "writer.h"
+#include "txn.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -44,7 +44,7 @@ int npk_store_lock(struct npk_store *s, struct npk_err *err)
 
 int npk_store_fsync(struct npk_store *s, struct npk_err *err)
 {
-	return s->writer ? npki_seal(s, err) : 0;
+	return s->writer ? npki_seal(s->base ? s->base : s, err) : 0;
 }
 
 /* --- names ------------------------------------------------------------------------------------------------------------ */
@@ -250,6 +250,8 @@ int npk_store_sync(struct npk_store *s, struct npk_err *err)
 	bool more = true;
 	int rc = 0;
 
+	if (s->base)
+		s = s->base;
 	if (!s->writer || s->writer->lock_fd < 0)
 		return 0;
 	rc = npki_checkpoint(s, err);
@@ -283,6 +285,7 @@ int npki_finish(struct npk_store *s, struct npk_err *err)
 
 	if (!s->writer || s->writer->lock_fd < 0)
 		return 0;
+	npki_txn_end_all(s);
 	if (s->writer->failed)
 		rc = npk_fail(err, EIO, "%.500s", s->writer->why);
 	if (rc == 0)

@@ -1,5 +1,5 @@
 /* writer.c - becoming the store's one writer, and a change from its first byte to its record. */
-#include "writer.h"
+#include "txn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -100,9 +100,7 @@ void npki_writer_free(struct npk_store *s)
 		close(w->lock_fd); /* and the lock goes */
 	for (size_t i = 0; i < NPKI_OPEN_FILES; i++)
 		npki_file_put(w->open_file[i]);
-	for (size_t i = 0; i < w->nunsealed; i++)
-		free(w->unsealed[i].path);
-	free(w->unsealed);
+	npki_extents_fini(w->unsealed, w->nunsealed);
 	npki_names_fini(&w->dirty);
 	npki_names_fini(&w->retired);
 	npki_names_fini(&w->intents);
@@ -349,6 +347,8 @@ int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err)
 	pthread_mutex_lock(&w->lock);
 	if (w->failed)
 		rc = npk_fail(err, EROFS, "%.500s", w->why);
+	if (rc == 0 && s->base)
+		rc = npki_txn_may_change(s->txn, err);
 	if (rc == 0 && w->lock_fd < 0)
 		rc = become_writer(s, err);
 	if (rc == 0 && w->jfd < 0)
@@ -361,11 +361,16 @@ int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err)
 	return 0;
 }
 
+void npki_extents_fini(struct npki_extent *ext, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(ext[i].path);
+	free(ext);
+}
+
 static void tx_fini(struct npki_tx *tx)
 {
-	for (size_t i = 0; i < tx->next; i++)
-		free(tx->ext[i].path);
-	free(tx->ext);
+	npki_extents_fini(tx->ext, tx->next);
 	npki_names_fini(&tx->created);
 	npk_text_fini(&tx->payload);
 	pthread_mutex_unlock(&tx->s->writer->lock);
@@ -478,7 +483,7 @@ void npki_tx_time(struct npki_tx *tx, const void *name, size_t len, uint64_t mti
 	npki_put_u64(&tx->payload, mtime_us);
 }
 
-static int add_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, struct npk_err *err)
+static int add_extent(struct npki_tx *tx, const char *file, const struct npki_extent *x, struct npk_err *err)
 {
 	struct npki_extent *more;
 
@@ -488,7 +493,8 @@ static int add_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64
 			return npk_fail(err, ENOMEM, "no memory");
 		tx->ext = more;
 	}
-	tx->ext[tx->next] = (struct npki_extent){strdup(file), 0, off, len};
+	tx->ext[tx->next] = *x;
+	tx->ext[tx->next].path = strdup(file);
 	if (!tx->ext[tx->next].path || npki_mark_dirty(tx->s->writer, file) != 0) {
 		free(tx->ext[tx->next].path);
 		return npk_fail(err, ENOMEM, "no memory");
@@ -497,18 +503,25 @@ static int add_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64
 	return 0;
 }
 
+/* A transaction keeps its extents apart: what is written in place later has another checksum. */
 int npki_tx_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, uint32_t crc, struct npk_err *err)
 {
+	const struct npki_extent x = {.off = off, .len = len, .crc = crc};
+
+	if (tx->s->base)
+		return add_extent(tx, file, &x, err);
 	npki_put_u8(&tx->payload, NPKI_J_EXTENT);
 	npki_put_bytes(&tx->payload, file, strlen(file));
 	npki_put_u64(&tx->payload, off);
 	npki_put_u64(&tx->payload, len);
 	npki_put_u32(&tx->payload, crc);
-	return add_extent(tx, file, off, len, err);
+	return add_extent(tx, file, &x, err);
 }
 
 int npki_tx_zero(struct npki_tx *tx, const char *file, uint64_t len, struct npk_err *err)
 {
+	if (tx->s->base)
+		return add_extent(tx, file, &(struct npki_extent){.len = len, .zero = true}, err);
 	npki_put_u8(&tx->payload, NPKI_J_ZERO);
 	npki_put_bytes(&tx->payload, file, strlen(file));
 	npki_put_u64(&tx->payload, len);
@@ -522,7 +535,7 @@ int npki_tx_redo(struct npki_tx *tx, const char *file, uint64_t off, const void 
 	npki_put_u64(&tx->payload, off);
 	npki_put_bytes(&tx->payload, bytes, len);
 	tx->has_redo = true;
-	return add_extent(tx, file, off, len, err);
+	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len}, err);
 }
 
 /* One write(2) for the record. What of it got to the disk before an error is cut off again; if that fails too, nobody
@@ -554,11 +567,29 @@ static int write_record(struct npk_store *s, enum npki_jkind kind, const void *p
 	return rc;
 }
 
+int npki_own_retired(struct npk_store *s, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+	struct npk_text p = {0};
+	int rc = 0;
+
+	for (size_t i = 0; i < w->retired.n; i++) {
+		npki_put_u8(&p, NPKI_J_OWN);
+		npki_put_bytes(&p, w->retired.path[i], strlen(w->retired.path[i]));
+	}
+	if (p.bad)
+		rc = npk_fail(err, ENOMEM, "no memory");
+	else if (p.len)
+		rc = write_record(s, NPKI_JOP, p.p, p.len, err);
+	npk_text_fini(&p);
+	return rc;
+}
+
 int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_err *err)
 {
 	struct npki_writer *w = tx->s->writer;
 	struct npk_text p = {0};
-	struct npk_array *a = npki_table_find(tx->s, name, len);
+	struct npk_array *a = tx->s->base ? NULL : npki_table_find(tx->s, name, len);
 	int rc = 0;
 
 	if (a && a->intent_round != w->round) {
@@ -609,6 +640,8 @@ int npki_tx_log(struct npki_tx *tx, struct npk_err *err)
 
 	if (tx->payload.bad)
 		return npk_fail(err, ENOMEM, "no memory for a record");
+	if (tx->s->base)
+		return npki_txn_log(tx, err);
 	rc = write_record(tx->s, NPKI_JOP, tx->payload.p, tx->payload.len, err);
 	if (rc != 0)
 		return rc;

@@ -27,6 +27,8 @@ void npki_names_fini(struct npki_names *l);
 struct npki_extent {
 	char *path;
 	uint64_t seq, off, len;
+	uint32_t crc; /* in a transaction only */
+	bool zero;    /* likewise: the file was grown to `len` */
 };
 
 /* How an array stands in the metadata and bitmap on disk, noted at its first change since. */
@@ -71,7 +73,9 @@ struct npki_writer {
 	struct npki_file *open_file[NPKI_OPEN_FILES]; /* counted; those whose descriptor stays open */
 	size_t open_next;
 	int lock_timeout_ms;
-	char *owner; /* what the lock file says of us */
+	char *owner;          /* what the lock file says of us */
+	struct npk_txn *txns; /* those that are open */
+	bool cannot_share;    /* the filesystem has no copies that share blocks */
 };
 
 int npki_writer_new(struct npk_store *s, struct npk_err *err);
@@ -86,6 +90,8 @@ struct npki_tx {
 	struct npki_extent *ext;
 	size_t next;
 	bool has_redo;
+	struct npk_array
+		*grown; /* in a transaction: appended to its copy of a file, which its commit tells by itself */
 };
 
 /* Takes the writer's lock; the first change of a store also takes the lock file and makes the journal. -EBUSY: another
@@ -95,6 +101,7 @@ int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err);
 int npki_tx_commit(struct npki_tx *tx, struct npk_err *err);
 /* The two halves of it: log() keeps the lock, so that bytes can be written in place behind the record. */
 int npki_tx_log(struct npki_tx *tx, struct npk_err *err);
+void npki_extents_fini(struct npki_extent *ext, size_t n);
 int npki_tx_sync(struct npki_tx *tx, struct npk_err *err); /* between them: the record becomes durable */
 void npki_tx_end(struct npki_tx *tx);
 /* A descriptor of a data file, one of a bounded number that stay open. */
@@ -121,7 +128,12 @@ int npki_tx_redo(
 	struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
 /* A record that says bytes will be written behind the array's last row; once per array and journal. */
 int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_err *err);
+/* Appends `nrows` > 0 rows to the array's files and says so in the record. (In change.c.) */
+int npki_append_rows(struct npki_tx *tx, struct npk_array *a, struct npk_gen *g, const void *rows, uint64_t nrows,
+	uint64_t mtime_us, struct npk_err *err);
 int npki_mark_dirty(struct npki_writer *w, const char *path);
+/* Names that stay ours although a checkpoint has forgotten their records. Under w->lock. */
+int npki_own_retired(struct npk_store *s, struct npk_err *err);
 
 /* Whether [off, off + len) of a file lies in an unsealed extent; under w->lock. */
 bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len);
