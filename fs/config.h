@@ -17,7 +17,7 @@ enum npkfs_sync {
 	NPKFS_SYNC_FSYNC   /* at fsync only */
 };
 
-#define NPKFS_SETTINGS 21 /* rows of the table in settings.c */
+#define NPKFS_SETTINGS 22 /* rows of the table in settings.c */
 
 struct npkfs_config {
 	char *store;      /* absolute path */
@@ -47,9 +47,10 @@ struct npkfs_config {
 	uid_t uid;
 	gid_t gid;
 	mode_t umask;
-	bool sandbox;   /* give up what serving does not need */
-	int log_level;  /* enum npkfs_level */
-	char *log_file; /* NULL: stderr with -f or -d, else syslog */
+	bool sandbox;         /* give up what serving does not need */
+	unsigned autocompact; /* percent of deleted rows from which on arrays are compacted; 0: never */
+	int log_level;        /* enum npkfs_level */
+	char *log_file;       /* NULL: stderr with -f or -d, else syslog */
 
 	char *origin[NPKFS_SETTINGS]; /* where the value comes from, "/etc/numpackfs.conf:3"; NULL: built-in */
 };

@@ -2,6 +2,7 @@
  * own and as lines of .numpack/ctl.
  *
  * Names in commands are the arrays' own, in double quotes where they have blanks. */
+#include "autocompact.h"
 #include "changed.h"
 #include "ctl.h"
 #include "file.h"
@@ -118,7 +119,7 @@ static int wait_for_writers(struct npkfs_session *s, struct npk_array *a, struct
 	return 0;
 }
 
-static int compact_array(struct npkfs_session *s, struct npk_array *a, bool force, struct npk_err *err)
+int npkfs_compact(struct npkfs_session *s, struct npk_array *a, bool force, struct npk_err *err)
 {
 	size_t len;
 	const char *name = npk_array_name(a, &len);
@@ -152,7 +153,7 @@ static int compact_all(struct npkfs_session *s, bool force, struct npk_err *err)
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = compact_array(s, list[i], force, err);
+		rc = npkfs_compact(s, list[i], force, err);
 	npk_store_list_free(list, n);
 	return rc;
 }
@@ -183,7 +184,7 @@ static int run_compact(struct npkfs_query *q, const char *name, int argc, char *
 	rc = npk_array_get(&a, q->s->store, name, err);
 	if (rc != 0)
 		return rc;
-	rc = compact_array(q->s, a, is_forced(argc, argv), err);
+	rc = npkfs_compact(q->s, a, is_forced(argc, argv), err);
 	npk_array_put(a);
 	return rc != 0 ? rc : reply_array(q, "compact", name, NULL, err);
 }

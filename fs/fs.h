@@ -33,6 +33,7 @@ struct npkfs_session {
 
 	bool rw;                   /* the store may be changed: constant while serving */
 	_Atomic unsigned writable; /* handles of arrays that are O_RDWR */
+	uint64_t tidied;           /* the epoch that autocompact.c last looked at; its thread's own */
 	_Atomic uint64_t content;  /* raised by every in-place write */
 
 	_Atomic uint64_t epoch;        /* raised by every change of the store, after it is taken over */

@@ -13,9 +13,6 @@ static const char *const standard[] = {"defaults", "auto", "noauto", "user", "no
 	"nodiratime", "lazytime", "nolazytime", "iversion", "noiversion", "mand", "nomand", "silent", "loud",
 	"symfollow", "nosymfollow", "default_permissions", "comment=*", "x-*", "X-*", NULL};
 
-/* Of interface.md, and not here yet. */
-static const char *const later[] = {"autocompact", NULL};
-
 static bool listed(const char *const *list, const char *name)
 {
 	for (; *list != NULL; list++) {
@@ -76,8 +73,6 @@ int npkfs_setting_unknown(const char *name, const char *origin, struct npk_err *
 {
 	const char *near = closest(name);
 
-	if (listed(later, name))
-		return npk_fail(err, EINVAL, "%s: '%s' is not in this version", origin, name);
 	if (strcmp(name, "rw") == 0)
 		return npk_fail(err, EINVAL, "%s: 'rw' is said as ro=off here", origin);
 	if (strcmp(name, "remount") == 0)

@@ -3,6 +3,7 @@
  * Threads: `threads` workers read and answer requests; one sends notifications (inval.c); one watches the store (watch.c);
  * the thread that called serve controls them: it alone starts, stops and joins. Others tell it by events, which a signal
  * handler may do. Teardown joins the notify thread while workers still run, because a notification may wait for them. */
+#include "autocompact.h"
 #include "changed.h"
 #include "log.h"
 #include "ops.h"
@@ -113,6 +114,7 @@ static void *timer_main(void *session)
 
 	for (unsigned second = 1; poll(&quit, 1, 1000) <= 0; second++) {
 		npkfs_staging_expire(s);
+		npkfs_autocompact(s);
 		if (s->config->sync != NPKFS_SYNC_COMMIT || second % s->config->commit != 0)
 			continue;
 		rc = npk_store_fsync(s->store, &err);

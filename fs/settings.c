@@ -51,6 +51,8 @@ static const struct npkfs_setting settings[] = {
 		"group of all files instead of the store's"},
 	{"umask", &npkfs_kind_umask, AT(umask), 0, 0777, "octal from 0 to 0777, or store", "umask=OCTAL",
 		"mode bits to take away instead of the store's modes"},
+	{"autocompact", &npkfs_kind_unsigned, AT(autocompact), 0, 100, "percent from 0 (never) to 100",
+		"autocompact=PERCENT", "compact arrays of whose rows so many are deleted"},
 	{"sandbox", &npkfs_kind_bool, AT(sandbox), 0, 0, BOOL, "sandbox",
 		"give up all rights that serving does not need (built-in: on)"},
 	{"log_level", &npkfs_kind_level, AT(log_level), 0, 0, "error, warn, info, debug or trace", "log_level=LEVEL",

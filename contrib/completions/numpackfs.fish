@@ -27,6 +27,7 @@ function __numpackfs_options
             "uid=|owner of all files" \
             "gid=|group of all files" \
             "umask=|permission bits to take away" \
+            "autocompact=|compact arrays of whose rows so many percent are deleted" \
             "sandbox|give up what serving does not need" \
             "log_level=error|errors only" \
             "log_level=warn|and warnings" \

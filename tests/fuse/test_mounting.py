@@ -17,7 +17,7 @@ import pytest
 from harness import PATIENCE, ROOT, clean_environment, copy_golden, mounted, program, require_fuse, wait_for
 
 SETTINGS = ["ro", "create", "drop_if_exists", "sync", "commit", "lock_timeout", "staging_ttl", "show_control", "allow_other", "watch", "attr_ttl", "threads", "ctl_max", "header", "read_ahead_kb", "uid",
-            "gid", "umask", "sandbox", "log_level", "log_file"]
+            "gid", "umask", "autocompact", "sandbox", "log_level", "log_file"]
 LIFE = 150
 
 
@@ -175,7 +175,8 @@ def test_wrong_arguments_are_usage(store, tmp_path, argv, pattern):
     ("sync=never", "sync=never: must be always, commit or fsync"),
     ("commit=0", "commit=0: must be seconds from 1"),
     ("remount,ro", "unmount it and mount it anew"),
-] + [(name, "is not in this version") for name in ("autocompact=20",)])
+    ("autocompact=101", "autocompact=101: must be percent"),
+])
 def test_wrong_options_are_usage(store, tmp_path, option, pattern):
     (tmp_path / "mnt").mkdir()
     refused(numpackfs("-o", option, store, tmp_path / "mnt"), 1, re.escape(pattern))
