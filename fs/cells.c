@@ -105,6 +105,11 @@ static void print_real(struct npk_text *out, double x, int digits, bool single)
 	npk_text_printf(out, "%s", text);
 }
 
+void npkfs_cells_real(struct npk_text *out, double x)
+{
+	print_real(out, x, 15, false);
+}
+
 /* The real number at p, of the dtype or of a half of a complex one. */
 static double load_real(unsigned dtype, const char *p)
 {

@@ -10,5 +10,7 @@ int npkfs_cells_text(struct npk_view *v, uint64_t max, struct npk_text *out, str
 /* {"dtype": "<f4", "shape": [2, 3], "data": [[...], ...]} and a newline. Complex numbers are [re, im]; what JSON has no
  * number for (NaN, infinities) is null. */
 int npkfs_cells_json(struct npk_view *v, uint64_t max, struct npk_text *out, struct npk_err *err);
+/* A number with the fewest digits that read back to the same value; "nan", "inf", "-inf". */
+void npkfs_cells_real(struct npk_text *out, double x);
 
 #endif

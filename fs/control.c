@@ -26,6 +26,8 @@ static const char readme[] =
 	"  arrays/NAME/batches/1000/0.npy       the first 1000 rows, then 1.npy, and so on\n"
 	"  arrays/NAME/getitem                  write 'sel=0:100;1,2 [fmt=npy|text|json]', read the answer on the same "
 	"handle\n"
+	"  arrays/NAME/search                   likewise, nearest rows: 'k=5 metric=cosine row=17 "
+	"[fmt=text|json|npy]'\n"
 	"  arrays/NAME/data.csv                 the rows as text\n"
 	"  export/store.safetensors             all arrays as one file\n"
 	"\n"
@@ -170,10 +172,11 @@ const struct npkfs_control npkfs_store_controls[] = {
 		.name = "ctl",
 		.type = &npkfs_query_type,
 		.changes = true,
+		.attaches = true,
 		.argc_min = 1,
 		.argc_max = NPKFS_WORDS_MAX,
 		.usage = "drop ARRAY rows=ROWS | compact ARRAY|all [force] | clone ARRAY NEW | rename ARRAY NEW | sync "
-			 "| reset confirm=STORE",
+			 "| reset confirm=STORE | search ARRAY " NPKFS_SEARCH_WORDS,
 		.check = npkfs_check_ctl,
 		.run = npkfs_run_ctl,
 	},
@@ -230,6 +233,17 @@ const struct npkfs_control npkfs_array_controls[] = {
 		.usage = "sel=SELECTION [fmt=npy|text|json]",
 		.check = npkfs_check_getitem,
 		.run = npkfs_run_getitem,
+	},
+	{
+		.name = "search",
+		.type = &npkfs_query_type,
+		.attaches = true,
+		.others = true,
+		.argc_min = 1,
+		.argc_max = NPKFS_WORDS_MAX,
+		.usage = NPKFS_SEARCH_WORDS,
+		.check = npkfs_check_search,
+		.run = npkfs_run_search,
 	},
 	{.name = "append",
 		.type = &npkfs_stream_type,

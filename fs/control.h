@@ -18,7 +18,9 @@ struct npkfs_control {
 
 	/* Conversations: what a line may look like, and what it does. `check` sees every line of a write before `run`
 	 * sees the first one; it must not change anything. */
-	bool changes; /* what it does changes the store */
+	bool changes;  /* what it does changes the store */
+	bool attaches; /* words npy=BYTES and raw=BYTES announce bytes that follow the line */
+	bool others;   /* it reads other arrays than the one of its directory */
 	int argc_min, argc_max;
 	const char *usage;
 	int (*check)(struct npkfs_query *q, struct npk_err *err); /* NULL: counting the words is enough */

@@ -17,22 +17,25 @@
 
 #define LINE_MAX_BYTES (1u << 20)
 
-/* Text, or a .npy header and a view behind it. */
+/* Text; or a .npy header and a view behind it; or what a search gives. */
 struct npkfs_reply {
 	_Atomic unsigned refs;
 	struct npk_text text;
 	struct npk_gen *gen;
-	struct npk_view *view; /* NULL: text only */
+	struct npk_view *view;       /* NULL: text only */
+	struct npkfs_search *search; /* NULL: likewise */
 };
 
 struct conversation {
 	struct npkfs_handle h;
 	pthread_mutex_t lock;       /* held while lines run, never across a reply to the kernel */
-	struct npk_text line;       /* lock: a line that has no newline yet */
+	struct npk_text line;       /* lock: a line that has no newline yet, or not all that is attached to it */
+	uint64_t wanted;            /* lock: bytes of the latter, with all that is attached; 0: no newline yet */
 	uint64_t line_owner;        /* lock: who wrote it last */
 	struct npkfs_reply *reply;  /* lock: what to read; NULL before the first line */
 	struct npkfs_window window; /* lock */
 	int sticky;                 /* lock: the error of the last write, returned again by every FLUSH */
+	uint64_t refused;           /* lock: the hash of what that write brought */
 };
 
 /* --- replies ---------------------------------------------------------------------------------------------------------- */
@@ -45,6 +48,7 @@ static void put_reply(void *reply)
 		return;
 	npk_view_close(r->view);
 	npk_gen_put(r->gen);
+	npkfs_search_put(r->search);
 	npk_text_fini(&r->text);
 	free(r);
 }
@@ -82,6 +86,13 @@ int npkfs_reply_view(struct npkfs_query *q, struct npk_view *v, struct npk_gen *
 	return q->reply->text.bad ? npk_fail(err, ENOMEM, "no memory for the reply") : 0;
 }
 
+int npkfs_reply_search(struct npkfs_query *q, struct npkfs_search *search, struct npk_err *err)
+{
+	(void)err;
+	q->reply->search = search;
+	return 0;
+}
+
 /* Makes `r` what the handle reads. Needs the lock. */
 static void set_reply(struct conversation *c, struct npkfs_reply *r)
 {
@@ -103,47 +114,114 @@ static void set_error_reply(struct conversation *c, int rc, struct npk_err *err)
 
 /* --- lines ------------------------------------------------------------------------------------------------------------ */
 
-/* One line of a write: `text` is split in place, so each line is worked on as a copy. */
-static int split_line(struct conversation *c, struct npkfs_query *q, char *copy, size_t len, struct npk_err *err)
+/* One line, and what is attached to it. */
+struct unit {
+	const char *line;
+	size_t len;     /* of the line, without its newline */
+	uint64_t bytes; /* of line, newline and all that is attached */
+	bool whole;     /* all of it is here */
+};
+
+/* A word "npy=BYTES" or "raw=BYTES". */
+static bool is_attachment(const char *word, bool *npy, uint64_t *len)
+{
+	uint64_t n = 0;
+
+	*npy = strncmp(word, "npy=", 4) == 0;
+	if (!*npy && strncmp(word, "raw=", 4) != 0)
+		return false;
+	word += 4;
+	if (*word == '\0')
+		return false;
+	for (; *word >= '0' && *word <= '9'; word++)
+		if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*word - '0'), &n))
+			n = UINT64_MAX / 16;
+	*len = n;
+	return *word == '\0';
+}
+
+/* What the words announce lies from `data` on, as far as it is there: `have` bytes. */
+static int attach(struct conversation *c, struct npkfs_query *q, struct unit *u, const char *data, uint64_t have,
+	struct npk_err *err)
+{
+	uint64_t max = c->h.s->config->ctl_max, len = 0;
+	bool npy;
+
+	for (int i = 0; i < q->words.argc; i++) {
+		if (!is_attachment(q->words.argv[i], &npy, &len))
+			continue;
+		if (len > max)
+			return npk_fail(
+				err, E2BIG, "%s: ctl_max is %llu bytes", q->words.argv[i], (unsigned long long)max);
+		if (q->nattached == NPKFS_ATTACHED_MAX)
+			return npk_fail(err, EINVAL, "more than %d of npy= and raw=", NPKFS_ATTACHED_MAX);
+		q->attached[q->nattached++] = (struct npkfs_attached){have >= len ? data : NULL, len, npy};
+		u->whole &= have >= len;
+		u->bytes += len;
+		data += have >= len ? len : have;
+		have -= have >= len ? len : have;
+	}
+	for (unsigned i = 0; i < q->nattached && !u->whole; i++)
+		q->attached[i].data = NULL;
+	return 0;
+}
+
+/* Splits the line in the copy of it and looks what is attached. */
+static int split_line(
+	struct conversation *c, struct npkfs_query *q, char *copy, struct unit *u, uint64_t have, struct npk_err *err)
 {
 	const struct npkfs_control *row = c->h.node->control;
-	int rc = npkfs_words_split(&q->words, copy, len, err);
+	int rc = npkfs_words_split(&q->words, copy, u->len, err);
 
 	if (rc == 0 && (q->words.argc < row->argc_min || q->words.argc > row->argc_max))
 		rc = npk_fail(err, EINVAL, "usage: %s", row->usage);
+	if (rc == 0 && row->attaches)
+		rc = attach(c, q, u, u->line + u->len + 1, have, err);
 	return rc;
 }
 
 typedef int line_fn(struct npkfs_query *q, struct npk_err *err);
 
-/* Splits the line and hands it to `fn`; a blank line is nothing. */
-static int do_line(
-	struct conversation *c, struct npkfs_query *q, const char *line, size_t len, line_fn *fn, struct npk_err *err)
+/* The line at `p`, and a call of `fn` with its words; a blank line is nothing. Without a newline, and unless it is the `last`
+ * that there will be, it is not whole, and fn is not called. */
+static int do_line(struct conversation *c, struct npkfs_query *q, const char *p, const char *end, bool last,
+	line_fn *fn, struct unit *u, struct npk_err *err)
 {
-	char *copy = malloc(len + 1);
-	int rc;
+	const char *nl = memchr(p, '\n', (size_t)(end - p));
+	char *copy;
+	int rc = 0;
 
+	*u = (struct unit){.line = p, .len = (size_t)((nl != NULL ? nl : end) - p), .whole = nl != NULL || last};
+	u->bytes = u->len + (nl != NULL);
+	if (u->len > LINE_MAX_BYTES)
+		return npk_fail(err, E2BIG, "a line is longer than %u bytes", LINE_MAX_BYTES);
+	if (!u->whole)
+		return 0;
+	copy = malloc(u->len + 1);
 	if (copy == NULL)
 		return npk_fail(err, ENOMEM, "no memory for a command line");
-	memcpy(copy, line, len);
-	copy[len] = '\0';
-	rc = strspn(copy, " \t\r") == len ? 0 : split_line(c, q, copy, len, err);
+	memcpy(copy, p, u->len);
+	copy[u->len] = '\0';
+	if (strspn(copy, " \t\r") != u->len)
+		rc = split_line(c, q, copy, u, nl != NULL ? (uint64_t)(end - nl - 1) : 0, err);
 	if (rc == 0 && q->words.argc > 0 && fn != NULL)
 		rc = fn(q, err);
 	q->words.argc = 0;
+	q->nattached = 0;
 	free(copy);
 	return rc;
 }
 
-/* Runs one line; its reply replaces the one before. Needs the lock. */
-static int run_line(struct conversation *c, struct npkfs_query *q, const char *line, size_t len, struct npk_err *err)
+/* Runs one line that is whole; its reply replaces the one before. Needs the lock. */
+static int run_line(struct conversation *c, struct npkfs_query *q, const char *p, const char *end, bool last,
+	struct unit *u, struct npk_err *err)
 {
 	int rc;
 
 	q->reply = new_reply();
 	if (q->reply == NULL)
 		return npk_fail(err, ENOMEM, "no memory for a reply");
-	rc = do_line(c, q, line, len, c->h.node->control->run, err);
+	rc = do_line(c, q, p, end, last, c->h.node->control->run, u, err);
 	if (rc == 0)
 		set_reply(c, q->reply);
 	else
@@ -152,40 +230,36 @@ static int run_line(struct conversation *c, struct npkfs_query *q, const char *l
 	return rc;
 }
 
-/* Calls check on every whole line of [p, end), run on none. */
-static int check_lines(
-	struct conversation *c, struct npkfs_query *q, const char *p, const char *end, struct npk_err *err)
+/* Calls check on every line of [p, end), run on none. *whole says where the first one begins that is not whole, *wanted how
+ * many bytes it has as a whole, 0 when it has no newline yet. */
+static int check_lines(struct conversation *c, struct npkfs_query *q, const char *p, const char *end,
+	const char **whole, uint64_t *wanted, struct npk_err *err)
 {
-	const char *nl;
+	struct unit u = {.whole = true};
 	int rc = 0;
 
-	for (; rc == 0 && (nl = memchr(p, '\n', (size_t)(end - p))) != NULL; p = nl + 1)
-		rc = (size_t)(nl - p) > LINE_MAX_BYTES
-			     ? npk_fail(err, E2BIG, "a line is longer than %u bytes", LINE_MAX_BYTES)
-			     : do_line(c, q, p, (size_t)(nl - p), c->h.node->control->check, err);
-	if (rc == 0 && (size_t)(end - p) > LINE_MAX_BYTES)
-		rc = npk_fail(err, E2BIG, "a line is longer than %u bytes", LINE_MAX_BYTES);
+	*wanted = 0;
+	for (*whole = p; rc == 0 && *whole < end; *whole += u.bytes) {
+		rc = do_line(c, q, *whole, end, false, c->h.node->control->check, &u, err);
+		if (rc == 0 && !u.whole) {
+			*wanted = u.bytes > u.len ? u.bytes : 0;
+			break;
+		}
+	}
 	return rc;
 }
 
 /* --- WRITE ------------------------------------------------------------------------------------------------------------- */
 
-/* Runs the whole lines of `all`, which begins with c->line; *done says where the first line begins that did not run.
- * Needs the lock. */
-static int run_lines(
-	struct conversation *c, struct npkfs_query *q, const struct npk_text *all, size_t *done, struct npk_err *err)
+/* Runs the lines of [p, end), which are whole; *done says where the first one begins that did not run. Needs the lock. */
+static int run_lines(struct conversation *c, struct npkfs_query *q, const char *p, const char *end, const char **done,
+	struct npk_err *err)
 {
-	const char *end = all->p + all->len, *p = all->p, *nl;
+	struct unit u;
 	int rc = 0;
 
-	*done = 0;
-	while ((nl = memchr(p, '\n', (size_t)(end - p))) != NULL) {
-		rc = run_line(c, q, p, (size_t)(nl - p), err);
-		if (rc != 0)
-			break;
-		p = nl + 1;
-		*done = (size_t)(p - all->p);
-	}
+	for (*done = p; rc == 0 && *done < end; *done += rc == 0 ? u.bytes : 0)
+		rc = run_line(c, q, *done, end, false, &u, err);
 	return rc;
 }
 
@@ -196,16 +270,34 @@ static bool has_several(const struct npk_text *all)
 	return nl != NULL && nl + 1 < all->p + all->len;
 }
 
-/* What `all` has from byte `from` on is the line that is begun now. Takes the text over. Needs the lock. */
-static void keep_rest(struct conversation *c, struct npk_text *all, size_t from)
+/* Takes the first `n` bytes off the line that waits. Needs the lock. */
+static void take_off(struct conversation *c, size_t n)
 {
-	npk_text_fini(&c->line);
-	if (from == all->len)
+	if (n == c->line.len) {
+		npk_text_fini(&c->line);
 		return;
-	memmove(all->p, all->p + from, all->len - from + 1); /* with the NUL behind it */
-	all->len -= from;
-	c->line = *all;
-	*all = (struct npk_text){0};
+	}
+	if (n > 0)
+		memmove(c->line.p, c->line.p + n, c->line.len - n + 1); /* with the NUL behind it */
+	c->line.len -= n;
+}
+
+static uint64_t hash_of(const struct npkfs_write *w)
+{
+	uint64_t h = 14695981039346656037u ^ w->len;
+
+	for (size_t i = 0; i < w->len; i++)
+		h = (h ^ (unsigned char)w->buf[i]) * 1099511628211u;
+	return h;
+}
+
+/* What a line announced was refused: the same bytes again get the same error, anything else is a new line. Needs the lock. */
+static void forget_refused(struct conversation *c, const struct npkfs_write *w)
+{
+	if (c->wanted == 0 || c->sticky == 0 || hash_of(w) == c->refused)
+		return;
+	npk_text_fini(&c->line);
+	c->wanted = 0;
 }
 
 /* A failed write takes nothing: the line that was begun before stays as it was, so a client that sends the same bytes
@@ -213,28 +305,45 @@ static void keep_rest(struct conversation *c, struct npk_text *all, size_t from)
 static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_t *taken, struct npk_err *err)
 {
 	struct npkfs_query q = {.s = c->h.s, .node = c->h.node, .who = w->who};
-	struct npk_text all = {0};
-	size_t begun = c->line.len, done = 0;
+	size_t begun = c->line.len;
+	const char *whole, *done;
+	uint64_t wanted = c->wanted;
 	int rc;
 
-	npk_text_add(&all, c->line.p, c->line.len);
-	npk_text_add(&all, w->buf, w->len);
-	if (all.bad) {
-		rc = npk_fail(err, ENOMEM, "no memory for %zu bytes", w->len);
-	} else {
-		q.several = has_several(&all);
-		set_reply(c, NULL);
-		rc = check_lines(c, &q, all.p, all.p + all.len, err);
-		if (rc == 0)
-			rc = run_lines(c, &q, &all, &done, err);
+	npk_text_add(&c->line, w->buf, w->len);
+	if (c->line.bad) {
+		npk_text_fini(&c->line);
+		c->wanted = 0;
+		return npk_fail(err, ENOMEM, "no memory for %zu bytes", w->len);
 	}
-	if (rc == 0 || done > begun) {
-		*taken = rc == 0 ? w->len : done - begun;
-		keep_rest(c, &all, rc == 0 ? done : all.len);
-		c->line_owner = w->owner;
+	set_reply(c, NULL);
+	whole = done = c->line.p;
+	if (wanted > c->line.len) { /* more of what was checked before */
 		rc = 0;
+	} else {
+		q.several = has_several(&c->line);
+		rc = check_lines(c, &q, c->line.p, c->line.p + c->line.len, &whole, &wanted, err);
+		if (rc == 0)
+			rc = run_lines(c, &q, c->line.p, whole, &done, err);
 	}
-	npk_text_fini(&all);
+	if (rc == 0) {
+		*taken = w->len;
+		c->wanted = wanted;
+		take_off(c, (size_t)(done - c->line.p));
+	} else if (done > c->line.p + begun) {
+		*taken = (size_t)(done - c->line.p) - begun;
+		c->wanted = 0;
+		take_off(c, c->line.len);
+		rc = 0;
+	} else {
+		c->line.len = begun;
+		if (begun > 0)
+			c->line.p[begun] = '\0';
+		else
+			npk_text_fini(&c->line);
+	}
+	if (rc == 0)
+		c->line_owner = w->owner;
 	return rc;
 }
 
@@ -247,11 +356,14 @@ static int write_conversation(struct npkfs_handle *handle, struct npkfs_write *w
 	if (w->len == 0)
 		return 0;
 	pthread_mutex_lock(&c->lock);
+	forget_refused(c, w);
 	rc = take_bytes(c, w, taken, err);
 	npkfs_window_wrote(&c->window, w->off + (rc == 0 ? *taken : 0));
 	c->sticky = rc;
-	if (rc != 0)
+	if (rc != 0) {
+		c->refused = c->wanted > 0 ? hash_of(w) : 0;
 		set_error_reply(c, rc, err);
+	}
 	pthread_mutex_unlock(&c->lock);
 	w->announced = handle->node->control->changes;
 	return rc;
@@ -259,8 +371,13 @@ static int write_conversation(struct npkfs_handle *handle, struct npkfs_write *w
 
 /* --- FLUSH ------------------------------------------------------------------------------------------------------------- */
 
-/* A line without newline is dropped when somebody else closes, at the end, and after a failed write: what came of it may be
- * half of what was meant. Needs the lock. */
+static int cut_short(const struct conversation *c, struct npk_err *err)
+{
+	return npk_fail(err, EINVAL, "the line announces %llu bytes with what follows it, there are %zu",
+		(unsigned long long)c->wanted, c->line.len);
+}
+
+/* A line that is not whole is dropped, with an entry in last_error. Needs the lock. */
 static void drop_line(struct conversation *c, struct npkfs_caller who)
 {
 	struct npk_text path = {0};
@@ -269,23 +386,35 @@ static void drop_line(struct conversation *c, struct npkfs_caller who)
 		return;
 	c->h.node->type->path(c->h.node, &path);
 	npkfs_lasterr_add(&c->h.s->lasterr, who.uid, who.pid, EINVAL, path.bad ? "?" : path.p,
-		"a last line without newline was dropped");
+		c->wanted > 0 ? "a line was dropped, for not all that it announces came"
+			      : "a last line without newline was dropped");
 	npk_text_fini(&path);
 	npk_text_fini(&c->line);
+	c->wanted = 0;
 }
 
+/* A line without newline is dropped when somebody else closes, at the end, and after a failed write: what came of it may be
+ * half of what was meant. One that waits for what it announces is kept until the end: a shell flushes between the two. */
 static int flush_conversation(struct npkfs_handle *handle, uint64_t owner, struct npkfs_caller who, struct npk_err *err)
 {
 	struct conversation *c = (struct conversation *)handle;
 	struct npkfs_query q = {.s = handle->s, .node = handle->node, .who = who};
 	struct npk_text line;
+	struct unit u;
 	int rc;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->line.len > 0 && owner == c->line_owner && c->sticky == 0) {
+	rc = c->sticky;
+	if (c->wanted > 0) {
+		if (rc == 0 && owner == c->line_owner)
+			rc = cut_short(c, err);
+		pthread_mutex_unlock(&c->lock);
+		return rc;
+	}
+	if (c->line.len > 0 && owner == c->line_owner && rc == 0) {
 		line = c->line;
 		c->line = (struct npk_text){0};
-		c->sticky = run_line(c, &q, line.p, line.len, err);
+		c->sticky = run_line(c, &q, line.p, line.p + line.len, true, &u, err);
 		if (c->sticky != 0)
 			set_error_reply(c, c->sticky, err);
 		npk_text_fini(&line);
@@ -303,9 +432,12 @@ static int read_conversation(
 {
 	struct conversation *c = (struct conversation *)handle;
 	struct npkfs_reply *r;
+	struct npk_err why;
 	size_t n;
 
 	pthread_mutex_lock(&c->lock);
+	if (c->wanted > 0 && c->reply == NULL)
+		set_error_reply(c, cut_short(c, &why), &why);
 	off = npkfs_window_place(&c->window, off);
 	r = c->reply;
 	if (r != NULL)
@@ -317,6 +449,8 @@ static int read_conversation(
 	out->ctx = r;
 	if (r->view != NULL)
 		return npkfs_npy_read(r->text.p, r->text.len, r->view, off, len, out, err);
+	if (r->search != NULL)
+		return npkfs_search_read(r->search, off, len, out, err);
 	n = off < r->text.len ? (size_t)(r->text.len - off) : 0;
 	if (n > 0)
 		npkfs_out_borrow(out, r->text.p + off, n < len ? n : len);
@@ -336,7 +470,19 @@ static void close_conversation(struct npkfs_handle *handle)
 	free(c);
 }
 
+static bool is_slow(struct npkfs_handle *handle)
+{
+	struct conversation *c = (struct conversation *)handle;
+	bool slow;
+
+	pthread_mutex_lock(&c->lock);
+	slow = c->reply != NULL && c->reply->search != NULL && npkfs_search_is_slow(c->reply->search);
+	pthread_mutex_unlock(&c->lock);
+	return slow;
+}
+
 static const struct npkfs_handle_ops handle_ops = {
+	.is_slow = is_slow,
 	.read = read_conversation,
 	.write = write_conversation,
 	.flush = flush_conversation,

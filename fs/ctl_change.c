@@ -330,7 +330,8 @@ static int call_line(struct npkfs_query *q, bool check, struct npk_err *err)
 	if (rc != 0)
 		return rc;
 	if (v == NULL)
-		return npk_fail(err, EINVAL, "%s: unknown; ctl knows drop, compact, clone, rename, sync and reset",
+		return npk_fail(err, EINVAL,
+			"%s: unknown; ctl knows drop, compact, clone, rename, sync, reset and search",
 			q->words.argv[0]);
 	if (argc < v->argc_min || argc > v->argc_max)
 		return npk_fail(err, EINVAL, "usage: %s", v->usage);
@@ -338,12 +339,21 @@ static int call_line(struct npkfs_query *q, bool check, struct npk_err *err)
 	return fn != NULL ? fn(q, v->array ? q->words.argv[1] : NULL, argc, q->words.argv + used, err) : 0;
 }
 
+static bool is_search(const struct npkfs_query *q)
+{
+	return strcmp(q->words.argv[0], "search") == 0;
+}
+
 int npkfs_check_ctl(struct npkfs_query *q, struct npk_err *err)
 {
+	if (is_search(q))
+		return npkfs_check_ctl_search(q, err);
 	return call_line(q, true, err);
 }
 
 int npkfs_run_ctl(struct npkfs_query *q, struct npk_err *err)
 {
+	if (is_search(q))
+		return npkfs_run_ctl_search(q, err);
 	return call_line(q, false, err);
 }

@@ -11,6 +11,7 @@
 #include "inval.h"
 #include "lasterr.h"
 #include "session.h"
+#include "slow.h"
 #include "staged.h"
 #include "stats.h"
 
@@ -30,6 +31,8 @@ struct npkfs_session {
 	struct npkfs_stats stats;
 	struct npkfs_lasterr lasterr;
 	struct npkfs_staging staging;
+	struct npkfs_slow slow;
+	struct npkfs_search_cache *search_cache;
 
 	bool rw;                   /* the store may be changed: constant while serving */
 	_Atomic unsigned writable; /* handles of arrays that are O_RDWR */
@@ -78,6 +81,8 @@ struct npkfs_handle_ops {
 	int (*flush)(
 		struct npkfs_handle *h, uint64_t owner, struct npkfs_caller who, struct npk_err *err); /* or NULL */
 	void (*close)(struct npkfs_handle *h); /* frees it, not the node's reference */
+	/* A read will compute for long: it gets a thread of its own. NULL: never. */
+	bool (*is_slow)(struct npkfs_handle *h);
 };
 
 /* The first member of every kind of handle. A READ holds a reference until its reply is sent: the kernel may release the
@@ -126,6 +131,10 @@ struct npkfs_type {
 	/* Files. */
 	int (*open)(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
 		struct npk_err *err);
+	bool slow_open; /* open computes for long: it gets a thread of its own */
+	/* stat cannot tell the size before measure() has computed it; NULL: it always can. */
+	bool (*is_unmeasured)(struct npkfs_session *s, struct npkfs_node *node);
+	int (*measure)(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err);
 };
 
 extern const struct npkfs_type npkfs_root_type, npkfs_control_dir_type, npkfs_arrays_dir_type, npkfs_array_dir_type;

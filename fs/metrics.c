@@ -30,7 +30,7 @@ static void count_arrays(struct npkfs_session *s, uint64_t *arrays, uint64_t *hi
 	npk_store_list_free(list, n);
 }
 
-#define NUMBERS 13
+#define NUMBERS 15
 
 static void collect(struct npkfs_session *s, struct number out[NUMBERS])
 {
@@ -54,6 +54,9 @@ static void collect(struct npkfs_session *s, struct number out[NUMBERS])
 		{"refreshes", "counter", "Looks at the store for changes by others.", NPKFS_LOAD(st->refreshes)},
 		{"refresh_errors", "counter", "Of these, those that could not make sense of it.",
 			NPKFS_LOAD(st->refresh_errors)},
+		{"searches", "counter", "Vector searches that were computed.", NPKFS_LOAD(st->searches)},
+		{"searches_failed", "counter", "Of these, those that failed or were interrupted.",
+			NPKFS_LOAD(st->searches_failed)},
 	};
 
 	count_arrays(s, &arrays, &hidden);

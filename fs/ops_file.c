@@ -2,6 +2,7 @@
 #include "changed.h"
 #include "dir.h"
 #include "channel.h"
+#include "control.h"
 #include "ops.h"
 #include "out.h"
 #include "request.h"
@@ -60,7 +61,7 @@ static struct parked *park(const struct npkfs_request *r, npkfs_inval_fn *fn)
 	return NULL;
 }
 
-static void finish_open(struct npkfs_request *r, struct fuse_file_info *fi)
+static void answer_open(struct npkfs_request *r, struct fuse_file_info *fi)
 {
 	struct npkfs_open o = {.flags = fi->flags, .who = r->who};
 	struct npkfs_handle *h;
@@ -76,6 +77,39 @@ static void finish_open(struct npkfs_request *r, struct fuse_file_info *fi)
 		if (fuse_reply_open(r->req, fi) != 0)
 			put_handle(h);
 	}
+	npkfs_request_end(r);
+}
+
+static void open_slowly(void *ctx)
+{
+	struct parked *p = ctx;
+
+	answer_open(&p->r, &p->fi);
+	free(p);
+}
+
+/* Opening may compute what the file has: then not here, for others wait for this thread. */
+static void finish_open(struct npkfs_request *r, struct fuse_file_info *fi)
+{
+	struct parked *p;
+	int rc;
+
+	if (!r->node->type->slow_open) {
+		answer_open(r, fi);
+		return;
+	}
+	p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		rc = npk_fail(&r->err, ENOMEM, "no memory to open a file");
+	} else {
+		p->r = *r;
+		p->fi = *fi;
+		rc = npkfs_slow_start(&r->s->slow, r->req, open_slowly, p, &r->err);
+		if (rc == 0)
+			return;
+		free(p);
+	}
+	npkfs_request_fail(r, r->node, NULL, rc);
 	npkfs_request_end(r);
 }
 
@@ -99,6 +133,8 @@ static bool open_must_wait(struct npkfs_request *r)
 	if (!r->s->rw || node->type->kind == S_IFDIR || (node->name_len == 0 && node->type != &npkfs_array_type))
 		return false;
 	if (atomic_load(&r->s->writable) > 0 && atomic_load(&node->writable) == 0) {
+		if (node->type->slow_open) /* it may look at other arrays as well */
+			return npkfs_flush_maps(r->s, NULL, 0) || !npkfs_inval_idle(&r->s->inval);
 		called = npkfs_node_called(node, &len);
 		wait = called != NULL && npkfs_flush_maps(r->s, called, len);
 		free(called);
@@ -193,27 +229,70 @@ static void reply_out(struct npkfs_request *r, const struct npkfs_node *node, co
 	npkfs_request_note(r, node, NULL, npk_fail(&r->err, EIO, "a data file was cut short while it was read"));
 }
 
+/* Gives the handle's reference back. */
+static void answer_read(struct npkfs_request *r, struct npkfs_handle *h, uint64_t off, size_t size)
+{
+	uint64_t start = now_ns();
+	struct npkfs_out out;
+	int rc = npkfs_out_init(&out, &r->err);
+
+	if (rc == 0)
+		rc = h->ops->read(h, off, size < NPKFS_READ_MAX ? size : NPKFS_READ_MAX, &out, &r->err);
+	if (rc != 0)
+		npkfs_request_fail(r, h->node, NULL, rc);
+	else
+		reply_out(r, h->node, &out);
+	npkfs_out_done(&out);
+	npkfs_stats_read(&r->s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
+	put_handle(h);
+}
+
+struct slow_read {
+	struct npkfs_request r;
+	struct npkfs_handle *h;
+	uint64_t off;
+	size_t size;
+};
+
+static void read_slowly(void *ctx)
+{
+	struct slow_read *p = ctx;
+
+	answer_read(&p->r, p->h, p->off, p->size);
+	free(p);
+}
+
+/* In a thread of its own; when there is none, an error is the answer. */
+static void put_off_read(struct npkfs_request *r, struct npkfs_handle *h, uint64_t off, size_t size)
+{
+	struct slow_read *p = malloc(sizeof(*p));
+	int rc;
+
+	if (p == NULL) {
+		rc = npk_fail(&r->err, ENOMEM, "no memory to read");
+	} else {
+		*p = (struct slow_read){.r = *r, .h = h, .off = off, .size = size};
+		rc = npkfs_slow_start(&r->s->slow, r->req, read_slowly, p, &r->err);
+		if (rc == 0)
+			return;
+		free(p);
+	}
+	npkfs_request_fail(r, h->node, NULL, rc);
+	put_handle(h);
+}
+
 void npkfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct npkfs_handle *h = handle_of(fi);
-	uint64_t start = now_ns();
-	struct npkfs_out out;
 	struct npkfs_request r;
-	int rc;
 
 	(void)ino;
 	npkfs_request_begin(&r, req, NPKFS_OP_READ);
 	atomic_fetch_add(&h->refs, 1);
-	rc = npkfs_out_init(&out, &r.err);
-	if (rc == 0)
-		rc = h->ops->read(h, (uint64_t)off, size < NPKFS_READ_MAX ? size : NPKFS_READ_MAX, &out, &r.err);
-	if (rc != 0)
-		npkfs_request_fail(&r, h->node, NULL, rc);
+	if (h->ops->is_slow != NULL && h->ops->is_slow(h))
+		put_off_read(&r, h, (uint64_t)off, size);
 	else
-		reply_out(&r, h->node, &out);
-	npkfs_out_done(&out);
-	put_handle(h);
-	npkfs_stats_read(&r.s->stats, rc == 0 ? out.len : 0, rc == 0 ? out.borrowed : 0, now_ns() - start);
+		answer_read(&r, h, (uint64_t)off, size);
 }
 
 static void write_parked(void *ctx)
@@ -272,7 +351,7 @@ static bool write_must_wait(struct npkfs_request *r, struct npkfs_handle *h)
 	const struct npkfs_node *node = h->node;
 
 	return r->s->rw && node->control != NULL && atomic_load(&r->s->writable) > 0 &&
-	       npkfs_flush_maps(r->s, node->name_len > 0 ? node->name : NULL, node->name_len);
+	       npkfs_flush_maps(r->s, node->name_len > 0 && !node->control->others ? node->name : NULL, node->name_len);
 }
 
 void npkfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)

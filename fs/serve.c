@@ -185,8 +185,10 @@ static void stop_threads(struct npkfs_session *s, struct threads *t)
 		if (t->timing)
 			pthread_join(t->timer, NULL);
 	}
+	npkfs_slow_stop(&s->slow);
 	npkfs_inval_stop(&s->inval);
 	join_workers(s, t);
+	npkfs_slow_stop(&s->slow); /* those that the workers began at the end */
 }
 
 /* --- the end of a mount -------------------------------------------------------------------------------------------------- */

@@ -131,6 +131,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	atomic_init(&s->epoch, 1);
 	npkfs_lasterr_init(&s->lasterr);
 	npkfs_staging_init(&s->staging);
+	npkfs_slow_init(&s->slow);
 	pthread_mutex_init(&s->export_lock, NULL);
 }
 
@@ -251,6 +252,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_inodes_fini(&s->inodes);
 	npkfs_export_put(s->export);
 	npk_store_close(s->store);
+	npkfs_slow_fini(&s->slow);
 	npkfs_lasterr_fini(&s->lasterr);
 	pthread_mutex_destroy(&s->export_lock);
 	if (s->unmounter >= 0)

@@ -37,7 +37,8 @@ struct npkfs_stats {
 	_Atomic uint64_t read_ns;
 	_Atomic uint64_t invalidations, invalidations_merged; /* sent to the kernel; asked for while already queued */
 	_Atomic uint64_t refreshes, refresh_errors;
-	_Atomic int64_t handles, directories; /* open now */
+	_Atomic uint64_t searches, searches_failed; /* computed, and of these, those that gave no answer */
+	_Atomic int64_t handles, directories;       /* open now */
 };
 
 const char *npkfs_op_name(enum npkfs_op op);

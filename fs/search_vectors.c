@@ -1,0 +1,336 @@
+/* search_vectors.c - the vectors that a query names: a row, rows of another array, numbers, bytes that came along. */
+#include "convert.h"
+#include "search.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct loader {
+	struct npkfs_session *s;
+	struct npk_gen *g;
+	struct npkfs_vectors *v;
+	size_t size; /* of an element */
+	uint64_t max;
+};
+
+/* Room for `bytes` more; NULL with the error in *rc. */
+static char *grow(struct loader *l, uint64_t bytes, int *rc, struct npk_err *err)
+{
+	struct npk_text *t = &l->v->bytes;
+	char *p;
+
+	if (bytes > l->max || t->len > l->max - bytes) {
+		*rc = npk_fail(err, E2BIG, "search: a query of more than ctl_max, %" PRIu64 " bytes", l->max);
+		return NULL;
+	}
+	if (t->cap - t->len < bytes + 1) {
+		p = realloc(t->p, t->len + bytes + 1);
+		if (p == NULL) {
+			*rc = npk_fail(err, ENOMEM, "search: no memory for a query of %" PRIu64 " bytes", bytes);
+			return NULL;
+		}
+		t->p = p;
+		t->cap = t->len + bytes + 1;
+	}
+	p = t->p + t->len;
+	t->len += bytes;
+	return p;
+}
+
+static int wrong_dtype(const struct loader *l, unsigned dtype, struct npk_err *err)
+{
+	return npk_fail(err, EINVAL, "search: the query is %s, the array is %s", npk_dtype_name(dtype),
+		npk_dtype_name(l->v->dtype));
+}
+
+/* How many vectors elements of that shape are: one, or one a row. */
+static int count_vectors(const struct loader *l, const struct npk_shape *shape, uint64_t *n, struct npk_err *err)
+{
+	uint64_t inner = 1, dim = l->v->dim;
+
+	for (unsigned i = 1; i < shape->ndim; i++)
+		inner *= shape->dim[i]; /* cannot overflow: whoever made the shape checked it */
+	if (shape->ndim > 1 && inner == dim) {
+		*n = shape->dim[0];
+	} else if (shape->ndim == 0 ? dim == 1 : inner * shape->dim[0] == dim) {
+		*n = 1;
+	} else if (inner == dim) { /* numbers, of which each is a row of its own */
+		*n = shape->dim[0];
+	} else {
+		return npk_fail(err, EINVAL, "search: vectors of %" PRIu64 " elements, a row of the array has %" PRIu64,
+			shape->ndim > 1 || shape->ndim == 0 ? inner : shape->dim[0], dim);
+	}
+	return *n > 0 ? 0 : npk_fail(err, EINVAL, "search: no query, the vectors are 0");
+}
+
+/* --- row=, from= -------------------------------------------------------------------------------------------------------- */
+
+static int take_row(struct loader *l, const char *value, struct npk_err *err)
+{
+	uint64_t rows = npk_gen_info(l->g)->rows;
+	char *end, *to;
+	int64_t row;
+	int rc = 0;
+
+	errno = 0;
+	row = strtoll(value, &end, 10);
+	if (end == value || *end != '\0' || isspace((unsigned char)*value) || errno != 0)
+		return npk_fail(err, EINVAL, "search: row=%s: not a row's number", value);
+	if (row >= 0 ? (uint64_t)row >= rows : (uint64_t) - (row + 1) >= rows)
+		return npk_fail(err, ERANGE, "search: row=%s: the array has %" PRIu64 " rows", value, rows);
+	to = grow(l, npk_gen_info(l->g)->row_bytes, &rc, err);
+	if (rc == 0)
+		rc = npk_gen_read_rows(l->g, row >= 0 ? (uint64_t)row : rows + (uint64_t)row, 1, to, err);
+	l->v->n += rc == 0;
+	return rc;
+}
+
+static int take_view(struct loader *l, struct npk_view *view, struct npk_err *err)
+{
+	const struct npk_view_info *info = npk_view_info(view);
+	uint64_t n;
+	char *to;
+	int rc;
+
+	if (info->dtype != l->v->dtype)
+		return wrong_dtype(l, info->dtype, err);
+	rc = count_vectors(l, &info->shape, &n, err);
+	if (rc != 0)
+		return rc;
+	to = grow(l, info->bytes, &rc, err);
+	if (rc == 0)
+		rc = npk_view_read(view, 0, to, info->bytes, err);
+	if (rc == 0)
+		l->v->n += n;
+	return rc;
+}
+
+/* "queries", "queries[0:10]": a name that there is may have brackets itself. */
+static int split_name(struct loader *l, char *name, struct npk_array **a, const char **sel, struct npk_err *err)
+{
+	size_t len = strlen(name);
+	char *open;
+	int rc = npk_array_get(a, l->s->store, name, err);
+
+	*sel = NULL;
+	if (rc != -ENOENT || len == 0 || name[len - 1] != ']' || (open = strrchr(name, '[')) == NULL)
+		return rc;
+	name[len - 1] = '\0';
+	*open = '\0';
+	*sel = open + 1;
+	return npk_array_get(a, l->s->store, name, err);
+}
+
+static int take_array(struct loader *l, const char *value, struct npk_err *err)
+{
+	char *name = strdup(value);
+	struct npk_array *a = NULL;
+	struct npk_view *v = NULL;
+	struct npk_gen *g = NULL;
+	const char *sel = NULL;
+	int rc = name != NULL ? split_name(l, name, &a, &sel, err) : npk_fail(err, ENOMEM, "search: no memory");
+
+	if (rc == 0)
+		rc = npk_gen_get(&g, a, err);
+	if (rc == 0)
+		rc = npk_view_open(&v, g, sel, err);
+	if (rc == 0)
+		rc = npk_gen_map(g, err);
+	if (rc == 0)
+		rc = take_view(l, v, err);
+	npk_view_close(v);
+	npk_gen_put(g);
+	npk_array_put(a);
+	free(name);
+	return rc;
+}
+
+/* --- q= ------------------------------------------------------------------------------------------------------------------ */
+
+/* Rounds to the nearest half, ties to even. */
+static uint16_t half_of(double x)
+{
+	uint16_t sign = signbit(x) ? 0x8000 : 0;
+	double a = fabs(x), unit;
+	int e;
+
+	if (isnan(x))
+		return 0x7E00;
+	if (isinf(x))
+		return sign | 0x7C00;
+	(void)frexp(a, &e);
+	e = e - 1 < -14 ? -14 : e - 1;      /* of the half; subnormal ones share the lowest */
+	unit = nearbyint(ldexp(a, 10 - e)); /* 0..2048 */
+	if (unit >= 2048) {
+		unit = 1024;
+		e++;
+	}
+	if (e > 15)
+		return sign | 0x7C00;
+	return (uint16_t)(sign | (unit < 1024 ? (uint16_t)unit : (uint16_t)((e + 15) << 10 | ((uint16_t)unit - 1024))));
+}
+
+static bool is_float(unsigned dtype)
+{
+	return dtype == NPK_F16 || dtype == NPK_F32 || dtype == NPK_F64;
+}
+
+/* False: not a number, or more than the dtype holds. */
+static bool put_float(unsigned dtype, const char *text, char **end, char *to)
+{
+	double d = strtod(text, end);
+	float f = strtof(text, end);
+	uint16_t h = half_of(d);
+	bool inf = *end != text && strpbrk(text, "iI") != NULL && strpbrk(text, "iI") < *end;
+
+	if (dtype == NPK_F64)
+		memcpy(to, &d, sizeof(d));
+	else if (dtype == NPK_F32)
+		memcpy(to, &f, sizeof(f));
+	else
+		memcpy(to, &h, sizeof(h));
+	if (dtype == NPK_F64 ? isinf(d) : dtype == NPK_F32 ? isinf(f) : (h & 0x7FFF) == 0x7C00)
+		return inf;
+	return true;
+}
+
+static bool put_integer(unsigned dtype, const char *text, char **end, char *to)
+{
+	size_t size = npk_dtype_size(dtype);
+	unsigned bits = (unsigned)(8 * size);
+	bool is_signed = dtype >= NPK_I8 && dtype <= NPK_I64;
+	uint64_t u;
+	int64_t i;
+
+	errno = 0;
+	if (is_signed) {
+		i = strtoll(text, end, 10);
+		if (errno != 0 || (bits < 64 && (i < -((int64_t)1 << (bits - 1)) || i >= (int64_t)1 << (bits - 1))))
+			return false;
+		u = (uint64_t)i;
+	} else {
+		u = strtoull(text, end, 10);
+		if (errno != 0 || *text == '-' || (dtype == NPK_BOOL ? u > 1 : bits < 64 && u >> bits != 0))
+			return false;
+	}
+	memcpy(to, &u, size); /* little-endian, as every machine that this is built for */
+	return true;
+}
+
+static int take_numbers(struct loader *l, const char *value, struct npk_err *err)
+{
+	uint64_t n = 1;
+	const char *p = value;
+	char *to, *end = NULL;
+	bool good;
+	int rc = 0;
+
+	for (const char *c = value; *c != '\0'; c++)
+		n += *c == ',';
+	if (n != l->v->dim)
+		return npk_fail(err, EINVAL, "search: q= has %" PRIu64 " numbers, a row of the array has %" PRIu64, n,
+			l->v->dim);
+	if (!is_float(l->v->dtype) && l->v->dtype > NPK_I64)
+		return npk_fail(err, EINVAL, "search: no metric is for %s", npk_dtype_name(l->v->dtype));
+	to = grow(l, n * l->size, &rc, err);
+	for (uint64_t i = 0; i < n && rc == 0; i++, to += l->size, p = end + 1) {
+		good = !isspace((unsigned char)*p) && (is_float(l->v->dtype) ? put_float(l->v->dtype, p, &end, to)
+									     : put_integer(l->v->dtype, p, &end, to));
+		if (!good || end == p || *end != (i + 1 < n ? ',' : '\0'))
+			return npk_fail(err, EINVAL, "search: q=: number %" PRIu64 ", '%.*s', is none that %s holds",
+				i + 1, (int)(strcspn(p, ",") < 40 ? strcspn(p, ",") : 40), p,
+				npk_dtype_name(l->v->dtype));
+	}
+	l->v->n += rc == 0;
+	return rc;
+}
+
+/* --- npy=, raw= ----------------------------------------------------------------------------------------------------------- */
+
+static int take_npy(struct loader *l, const struct npkfs_attached *a, struct npk_err *err)
+{
+	struct npk_npy npy;
+	uint64_t n;
+	char *to;
+	int rc = npk_npy_parse(a->data, a->len, &npy, NULL, err);
+
+	if (rc == -EAGAIN)
+		return npk_fail(err, EINVAL, "search: the header of the .npy is cut short");
+	if (rc != 0)
+		return npk_err_context(err, rc, "search");
+	if (a->len - npy.header_len != npy.data_len)
+		return npk_fail(err, EINVAL, "search: the .npy has %" PRIu64 " bytes of data, its header says %" PRIu64,
+			a->len - npy.header_len, npy.data_len);
+	if (npy.dtype != l->v->dtype)
+		return wrong_dtype(l, npy.dtype, err);
+	rc = count_vectors(l, &npy.shape, &n, err);
+	if (rc != 0)
+		return rc;
+	to = grow(l, npy.data_len, &rc, err);
+	if (rc != 0)
+		return rc;
+	npkfs_convert_memory(a->data + npy.header_len, &npy, to);
+	l->v->n += n;
+	return 0;
+}
+
+static int take_raw(struct loader *l, const struct npkfs_attached *a, struct npk_err *err)
+{
+	uint64_t row_bytes = l->v->dim * l->size;
+	char *to;
+	int rc = 0;
+
+	if (row_bytes == 0 || a->len == 0 || a->len % row_bytes != 0)
+		return npk_fail(err, EINVAL, "search: raw=%" PRIu64 ": a row of the array has %" PRIu64 " bytes",
+			a->len, row_bytes);
+	to = grow(l, a->len, &rc, err);
+	if (rc != 0)
+		return rc;
+	memcpy(to, a->data, a->len);
+	l->v->n += a->len / row_bytes;
+	return 0;
+}
+
+/* --- all of them ------------------------------------------------------------------------------------------------------------ */
+
+static int take_source(struct loader *l, const struct npkfs_search_source *from, const struct npkfs_attached *attached,
+	struct npk_err *err)
+{
+	if (strcmp(from->key, "row") == 0)
+		return take_row(l, from->value, err);
+	if (strcmp(from->key, "from") == 0)
+		return take_array(l, from->value, err);
+	if (strcmp(from->key, "q") == 0)
+		return take_numbers(l, from->value, err);
+	if (attached == NULL || attached[from->attached].data == NULL)
+		return npk_fail(err, EINVAL, "search: %s= announces bytes, and none can come here", from->key);
+	return strcmp(from->key, "npy") == 0 ? take_npy(l, &attached[from->attached], err)
+					     : take_raw(l, &attached[from->attached], err);
+}
+
+int npkfs_search_vectors(struct npkfs_vectors *out, struct npkfs_session *s, struct npk_gen *g,
+	const struct npkfs_search_words *w, const struct npkfs_attached *attached, struct npk_err *err)
+{
+	const struct npk_gen_info *info = npk_gen_info(g);
+	struct npkfs_vectors v = {.dtype = info->dtype};
+	struct loader l = {.s = s, .g = g, .v = &v, .size = npk_dtype_size(info->dtype), .max = s->config->ctl_max};
+	int rc = 0;
+
+	if (info->shape.ndim == 0)
+		return npk_fail(err, EINVAL, "search: the array has no rows, it is a scalar");
+	v.dim = info->row_bytes / l.size;
+	for (unsigned i = 0; i < w->nsources && rc == 0; i++) {
+		rc = take_source(&l, &w->source[i], attached, err);
+		if (i == 0)
+			v.nfirst = v.n;
+	}
+	if (rc == 0)
+		*out = v;
+	else
+		npk_text_fini(&v.bytes);
+	return rc;
+}
