@@ -19,9 +19,10 @@ int npkfs_refuse_writing(int flags, struct npk_err *err)
 }
 
 /* An array without a usable generation: it is listed and has size 0, and opening it tells why. */
-static int damaged_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err)
+static int damaged_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
+	struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_array_type};
+	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
 
 	key.name = npk_array_name(a, &key.name_len);
 	return npkfs_plain_node(s, &key, out, err);
@@ -83,9 +84,10 @@ void npkfs_node_call(struct npkfs_node *node, const char *name, size_t len)
 	free(old);
 }
 
-int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err)
+int npkfs_array_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
+	struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_array_type};
+	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
 	struct npkfs_node *node = NULL;
 	struct npk_gen *g;
 	struct npk_err why;
@@ -99,7 +101,7 @@ int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_
 		return rc;
 	}
 	if (rc != 0)
-		return damaged_node(s, a, out, err);
+		return damaged_node(s, sp, a, out, err);
 	key.number = npk_gen_info(g)->number; /* unique: the name may change */
 	node = npkfs_node_by_key(&s->inodes, &key);
 	if (node != NULL)
@@ -138,6 +140,7 @@ static void path_array(const struct npkfs_node *node, struct npk_text *out)
 	char *called = npkfs_node_called((struct npkfs_node *)node, &len);
 	char part[NPKFS_NAME_MAX + 1];
 
+	npkfs_space_path(node->space, out);
 	if (st != NULL && len == 0)
 		npk_text_printf(out, "%s", st->name);
 	else if (called != NULL && npkfs_name_escape(part, called, len, ".npy"))

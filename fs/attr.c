@@ -1,7 +1,8 @@
-/* attr.c - what stat(2) shows: owners and permissions come from the backing files, without the right to write.
+/* attr.c - what stat(2) shows: owners and permissions come from the backing files.
  *
- * A conversation is written to, but what it does is reading: whoever may read the array may use it, so its write bits
- * are the read bits of the array. Everything else of a read-only mount has no write bits. */
+ * A conversation that only reads may be used by whoever may read the array: its write bits are the array's read bits. What
+ * cannot be written at all has no write bits, so the kernel answers EACCES; but a read-only mount shows the owner's: the
+ * daemon then answers EROFS, as a filesystem does that is mounted read-only. */
 #include "control.h"
 #include "layout.h"
 #include "names.h"
@@ -125,11 +126,18 @@ void npkfs_stat_query(struct npkfs_session *s, const struct npkfs_node *node, st
 	st->st_mode |= (st->st_mode & 0444) >> 1;
 }
 
-/* What a mount that may change the store lets its owner write to; the root is where names are made. */
+/* What its owner may write to; the directories are those where names are made. */
 static bool is_writable(const struct npkfs_node *node)
 {
 	return node->type == &npkfs_array_type || node->type == &npkfs_view_type || node->type == &npkfs_root_type ||
 	       node->type == &npkfs_view_dir_type || (node->control != NULL && node->control->changes);
+}
+
+/* The write bits of a file that is not written to: see above. */
+static mode_t never_written(const struct npkfs_session *s, mode_t mode)
+{
+	mode &= ~(mode_t)WRITE_BITS;
+	return s->rw ? mode : mode | (mode & 0400) >> 1;
 }
 
 void npkfs_stat(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
@@ -140,20 +148,21 @@ void npkfs_stat(struct npkfs_session *s, const struct npkfs_node *node, struct s
 	memset(st, 0, sizeof(*st));
 	node->type->stat(s, node, st);
 	if (c->set_umask) {
-		st->st_mode = (dir ? 0777 : s->rw && is_writable(node) ? 0666 : 0444) & ~c->umask;
+		st->st_mode = (dir ? 0777 : is_writable(node) ? 0666 : 0444) & ~c->umask;
 		if (query)
 			st->st_mode |= (st->st_mode & 0444) >> 1;
 	}
-	if (!query && !(s->rw && is_writable(node)))
-		st->st_mode &= ~(mode_t)WRITE_BITS;
+	if (!query && !is_writable(node))
+		st->st_mode = dir && !s->rw ? st->st_mode : never_written(s, st->st_mode);
 	st->st_mode |= node->type->kind;
 	if (c->set_uid)
 		st->st_uid = c->uid;
 	if (c->set_gid)
 		st->st_gid = c->gid;
-	st->st_ino = node->type == &npkfs_array_type && node->number != 0 && node->number < INO_OTHERS
-			     ? node->number
-			     : INO_OTHERS | node->id;
+	st->st_ino =
+		node->type == &npkfs_array_type && node->space == NULL && node->number != 0 && node->number < INO_OTHERS
+			? node->number
+			: INO_OTHERS | node->id;
 	st->st_nlink = dir ? 2 : 1;
 	st->st_blksize = 1 << 20;
 }

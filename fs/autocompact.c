@@ -31,9 +31,9 @@ static bool tidy(struct npkfs_session *s, struct npk_array *a)
 
 	if (!is_due(s, a))
 		return true;
-	if (npkfs_has_writer(s, name, len))
+	if (npkfs_has_writer(s, NULL, name, len))
 		return false;
-	rc = npkfs_compact(s, a, false, &err);
+	rc = npkfs_compact(s, NULL, a, false, &err);
 	if (rc == 0)
 		npkfs_log(NPKFS_INFO, "autocompact: '%.200s'", name);
 	else if (rc != -EBUSY)

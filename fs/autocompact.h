@@ -9,6 +9,7 @@ void npkfs_autocompact(struct npkfs_session *s);
 
 /* Rewrites the array without its deleted rows and tells the kernel. -EBUSY: it is open for writing and not `force`. In
  * ctl_change.c. */
-int npkfs_compact(struct npkfs_session *s, struct npk_array *a, bool force, struct npk_err *err);
+int npkfs_compact(
+	struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, bool force, struct npk_err *err);
 
 #endif

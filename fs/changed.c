@@ -29,20 +29,22 @@ static void announce_names(struct npkfs_session *s, const void *name, size_t len
 	npkfs_inval_node(&s->inval, arrays);
 }
 
-void npkfs_announce(struct npkfs_session *s, const void *name, size_t len, enum npk_change what)
+void npkfs_announce(struct npkfs_session *s, struct npkfs_space *sp, const void *name, size_t len, enum npk_change what)
 {
 	char part[NPKFS_NAME_MAX + 1];
 
 	atomic_fetch_add(&s->epoch, 1); /* before the kernel may ask again */
+	if (sp != NULL)
+		return; /* the kernel keeps no names of a transaction */
 	if (npkfs_name_escape(part, name, len, ".npy"))
 		npkfs_inval_entry(&s->inval, NPKFS_ROOT_ID, part);
 	if (what != NPK_CHANGED)
 		announce_names(s, name, len);
 }
 
-int npkfs_announce_grown(struct npkfs_session *s, struct npk_array *a, struct npk_err *err)
+int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_array_type};
+	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
 	struct npkfs_layout *before, *after;
 	struct npkfs_node *node;
 	struct npk_gen *g;
@@ -76,7 +78,9 @@ int npkfs_announce_grown(struct npkfs_session *s, struct npk_array *a, struct np
 struct search {
 	struct npkfs_session *s;
 	const struct npkfs_node *but;
-	const char *name; /* NULL: any */
+	bool one_space;
+	const struct npkfs_space *space; /* when one_space */
+	const char *name;                /* NULL: any */
 	size_t len;
 	uint64_t generation;
 	bool found;
@@ -86,6 +90,8 @@ static bool is_called(struct npkfs_node *node, const struct search *f)
 {
 	bool same;
 
+	if (f->one_space && node->space != f->space)
+		return false;
 	if (f->name == NULL)
 		return true;
 	pthread_mutex_lock(&node->lock);
@@ -139,9 +145,9 @@ static void look_for_writers(void *ctx, struct npkfs_node *node)
 		f->found = true;
 }
 
-bool npkfs_has_writer(struct npkfs_session *s, const char *name, size_t len)
+bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
 {
-	struct search f = {.s = s, .name = name, .len = len};
+	struct search f = {.s = s, .one_space = true, .space = sp, .name = name, .len = len};
 
 	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, look_for_writers, &f);
 	return f.found;
@@ -156,13 +162,13 @@ static void mark(void *ctx, struct npkfs_node *node)
 		atomic_store(&node->compacted, true);
 }
 
-void npkfs_mark_compacted(struct npkfs_session *s, const char *name, size_t len)
+void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
 {
-	struct search f = {.s = s, .name = name, .len = len};
+	struct search f = {.s = s, .one_space = true, .space = sp, .name = name, .len = len};
 	struct npk_array *a;
 	struct npk_gen *g;
 
-	if (npk_array_get_n(&a, s->store, name, len, NULL) != 0)
+	if (npkfs_array_get(s, sp, name, len, &a, NULL) != 0)
 		return;
 	if (npk_gen_get(&g, a, NULL) == 0) {
 		f.generation = npk_gen_info(g)->number;

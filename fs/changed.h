@@ -6,17 +6,18 @@
 #include "fs.h"
 
 /* The array of that name appeared, went, or has another generation. */
-void npkfs_announce(struct npkfs_session *s, const void *name, size_t len, enum npk_change what);
+void npkfs_announce(
+	struct npkfs_session *s, struct npkfs_space *sp, const void *name, size_t len, enum npk_change what);
 /* Rows were added to `a`, or its time changed: its node shows them. */
-int npkfs_announce_grown(struct npkfs_session *s, struct npk_array *a, struct npk_err *err);
+int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err);
 /* Bytes of generation `g` of the array called `name` were overwritten by way of node `but`, which may be NULL: other nodes
  * that may show the same slots have stale pages. */
 void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *but, const char *name, size_t len);
 /* Has the dirty pages of writable maps of that array written out (NULL: of every array). False: there are none. */
 bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len);
 /* Whether somebody has any generation of the array open for writing. */
-bool npkfs_has_writer(struct npkfs_session *s, const char *name, size_t len);
+bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
 /* No in-place write through a file that is open now reaches the array any more. */
-void npkfs_mark_compacted(struct npkfs_session *s, const char *name, size_t len);
+void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
 
 #endif

@@ -68,9 +68,9 @@ static int render_members(RENDER_ARGS)
 	struct npk_array **list;
 	const char *name;
 	size_t n, len;
-	int rc = npk_store_list(s->store, &list, &n, err);
+	int rc = npkfs_arrays(s, node->space, &list, &n, err);
 
-	(void)node, (void)who;
+	(void)who;
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < n; i++) {
@@ -90,9 +90,14 @@ static void end_line(struct npk_text *t)
 
 static int render_metadata(RENDER_ARGS)
 {
-	int rc = npk_store_metadata_json(s->store, out, err);
+	struct npk_store *store;
+	int rc = npkfs_space_enter(s, node->space, &store, err);
 
-	(void)node, (void)who;
+	(void)who;
+	if (rc != 0)
+		return rc;
+	rc = npk_store_metadata_json(store, out, err);
+	npkfs_space_leave(node->space);
 	end_line(out);
 	return rc;
 }

@@ -35,7 +35,7 @@ static int reply_array(
 	int rc = npkfs_sync_change(q->s, err);
 
 	if (rc == 0)
-		rc = npk_array_get(&a, q->s->store, name, err);
+		rc = npkfs_array_get(q->s, q->node->space, name, strlen(name), &a, err);
 	if (rc != 0)
 		return rc;
 	rc = npk_gen_get(&g, a, err);
@@ -74,7 +74,8 @@ static int check_drop(struct npkfs_query *q, const char *name, int argc, char **
 	struct npk_err why;
 	int rc = join_rows(argc, argv, &sel, err), parsed = 0;
 
-	if (rc == 0 && npk_array_get(&a, q->s->store, name, NULL) == 0 && npk_gen_get(&g, a, NULL) == 0)
+	if (rc == 0 && npkfs_array_get(q->s, q->node->space, name, strlen(name), &a, NULL) == 0 &&
+		npk_gen_get(&g, a, NULL) == 0)
 		parsed = npk_view_open(&v, g, sel.p, &why);
 	if (parsed == -EINVAL)
 		rc = npk_fail(err, EINVAL, "%s", why.msg);
@@ -93,25 +94,25 @@ static int run_drop(struct npkfs_query *q, const char *name, int argc, char **ar
 	int rc = join_rows(argc, argv, &sel, err);
 
 	if (rc == 0)
-		rc = npk_array_get(&a, q->s->store, name, err);
+		rc = npkfs_array_get(q->s, q->node->space, name, strlen(name), &a, err);
 	if (rc == 0)
 		rc = npk_array_drop(a, sel.p, &dropped, err);
 	npk_array_put(a);
 	npk_text_fini(&sel);
 	if (rc != 0)
 		return rc;
-	npkfs_announce(q->s, name, strlen(name), NPK_CHANGED);
+	npkfs_announce(q->s, q->node->space, name, strlen(name), NPK_CHANGED);
 	return reply_array(q, "drop", name, &dropped, err);
 }
 
 /* --- compact ----------------------------------------------------------------------------------------------------------------- */
 
-static int wait_for_writers(struct npkfs_session *s, struct npk_array *a, struct npk_err *err)
+static int wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err)
 {
 	size_t len;
 	const char *name = npk_array_name(a, &len);
 
-	for (int ms = 0; npkfs_has_writer(s, name, len); ms += 10) {
+	for (int ms = 0; npkfs_has_writer(s, sp, name, len); ms += 10) {
 		if (ms >= WRITERS_MS)
 			return npk_fail(err, EBUSY, "the array is open for writing; 'force' compacts nevertheless");
 		usleep(10000);
@@ -119,7 +120,7 @@ static int wait_for_writers(struct npkfs_session *s, struct npk_array *a, struct
 	return 0;
 }
 
-int npkfs_compact(struct npkfs_session *s, struct npk_array *a, bool force, struct npk_err *err)
+int npkfs_compact(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, bool force, struct npk_err *err)
 {
 	size_t len;
 	const char *name = npk_array_name(a, &len);
@@ -134,26 +135,26 @@ int npkfs_compact(struct npkfs_session *s, struct npk_array *a, bool force, stru
 	}
 	npk_gen_put(g);
 	if (!force)
-		rc = wait_for_writers(s, a, err);
+		rc = wait_for_writers(s, sp, a, err);
 	if (rc == 0)
 		rc = npk_array_compact(a, err);
 	if (rc != 0)
 		return rc;
-	npkfs_mark_compacted(s, name, len);
-	npkfs_announce(s, name, len, NPK_CHANGED);
+	npkfs_mark_compacted(s, sp, name, len);
+	npkfs_announce(s, sp, name, len, NPK_CHANGED);
 	return 0;
 }
 
-static int compact_all(struct npkfs_session *s, bool force, struct npk_err *err)
+static int compact_all(struct npkfs_session *s, struct npkfs_space *sp, bool force, struct npk_err *err)
 {
 	struct npk_array **list;
 	size_t n;
-	int rc = npk_store_list(s->store, &list, &n, err);
+	int rc = npkfs_arrays(s, sp, &list, &n, err);
 
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = npkfs_compact(s, list[i], force, err);
+		rc = npkfs_compact(s, sp, list[i], force, err);
 	npk_store_list_free(list, n);
 	return rc;
 }
@@ -178,13 +179,13 @@ static int run_compact(struct npkfs_query *q, const char *name, int argc, char *
 	int rc;
 
 	if (name == NULL || strcmp(name, "all") == 0) {
-		rc = compact_all(q->s, is_forced(argc, argv), err);
+		rc = compact_all(q->s, q->node->space, is_forced(argc, argv), err);
 		return rc != 0 ? rc : reply_ok(q, "compact", 0, 0, err);
 	}
-	rc = npk_array_get(&a, q->s->store, name, err);
+	rc = npkfs_array_get(q->s, q->node->space, name, strlen(name), &a, err);
 	if (rc != 0)
 		return rc;
-	rc = npkfs_compact(q->s, a, is_forced(argc, argv), err);
+	rc = npkfs_compact(q->s, q->node->space, a, is_forced(argc, argv), err);
 	npk_array_put(a);
 	return rc != 0 ? rc : reply_array(q, "compact", name, NULL, err);
 }
@@ -193,25 +194,35 @@ static int run_compact(struct npkfs_query *q, const char *name, int argc, char *
 
 static int run_clone(struct npkfs_query *q, const char *name, int argc, char **argv, struct npk_err *err)
 {
-	int rc = npk_store_clone(q->s->store, name, argv[0], err);
+	struct npk_store *store;
+	int rc = npkfs_space_enter(q->s, q->node->space, &store, err);
 
 	(void)argc;
 	if (rc != 0)
 		return rc;
-	npkfs_announce(q->s, argv[0], strlen(argv[0]), NPK_APPEARED);
+	rc = npk_store_clone(store, name, argv[0], err);
+	npkfs_space_leave(q->node->space);
+	if (rc != 0)
+		return rc;
+	npkfs_announce(q->s, q->node->space, argv[0], strlen(argv[0]), NPK_APPEARED);
 	return reply_array(q, "clone", argv[0], NULL, err);
 }
 
 static int run_rename(struct npkfs_query *q, const char *name, int argc, char **argv, struct npk_err *err)
 {
-	int rc = npk_store_rename(q->s->store, name, argv[0], NPK_RENAME_NOREPLACE, err);
+	struct npk_store *store;
+	int rc = npkfs_space_enter(q->s, q->node->space, &store, err);
 
 	(void)argc;
 	if (rc != 0)
 		return rc;
-	npkfs_renamed(q->s, argv[0]);
-	npkfs_announce(q->s, name, strlen(name), NPK_GONE);
-	npkfs_announce(q->s, argv[0], strlen(argv[0]), NPK_APPEARED);
+	rc = npk_store_rename(store, name, argv[0], NPK_RENAME_NOREPLACE, err);
+	npkfs_space_leave(q->node->space);
+	if (rc != 0)
+		return rc;
+	npkfs_renamed(q->s, q->node->space, argv[0]);
+	npkfs_announce(q->s, q->node->space, name, strlen(name), NPK_GONE);
+	npkfs_announce(q->s, q->node->space, argv[0], strlen(argv[0]), NPK_APPEARED);
 	return reply_array(q, "rename", argv[0], NULL, err);
 }
 
@@ -245,17 +256,22 @@ static int check_reset(struct npkfs_query *q, const char *name, int argc, char *
 static int run_reset(struct npkfs_query *q, const char *name, int argc, char **argv, struct npk_err *err)
 {
 	struct npk_array **list;
+	struct npk_store *store;
 	size_t n, len;
-	int rc = npk_store_list(q->s->store, &list, &n, err);
+	int rc = npkfs_arrays(q->s, q->node->space, &list, &n, err);
 
 	(void)name, (void)argc, (void)argv;
 	if (rc != 0)
 		return rc;
-	rc = npk_store_reset(q->s->store, err);
+	rc = npkfs_space_enter(q->s, q->node->space, &store, err);
+	if (rc == 0) {
+		rc = npk_store_reset(store, err);
+		npkfs_space_leave(q->node->space);
+	}
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		const char *gone = npk_array_name(list[i], &len);
 
-		npkfs_announce(q->s, gone, len, NPK_GONE);
+		npkfs_announce(q->s, q->node->space, gone, len, NPK_GONE);
 	}
 	npk_store_list_free(list, n);
 	if (rc == 0)

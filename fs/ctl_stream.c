@@ -114,7 +114,7 @@ static int append_rows(struct unit *u, const void *rows, uint64_t n, void *ctx, 
 
 	(void)ctx;
 	if (rc == 0)
-		rc = npkfs_announce_grown(u->st->h.s, u->a, err);
+		rc = npkfs_announce_grown(u->st->h.s, u->st->h.node->space, u->a, err);
 	if (rc == 0)
 		say_ok(u, "append", n);
 	return rc;
@@ -169,7 +169,7 @@ static int replace_rows(struct unit *u, const void *rows, uint64_t n, void *ctx,
 		return rc;
 	name = npk_array_name(u->a, &len);
 	npkfs_announce_written(s, NULL, name, len);
-	npkfs_announce_grown(s, u->a, NULL);
+	npkfs_announce_grown(s, u->st->h.node->space, u->a, NULL);
 	say_ok(u, "replace", n);
 	return 0;
 }

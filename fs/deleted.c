@@ -12,9 +12,10 @@ static struct npk_shape shape_of(const struct npk_gen *g)
 	return (struct npk_shape){.ndim = 1, .dim = {info->slots - info->rows}};
 }
 
-int npkfs_deleted_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err)
+int npkfs_deleted_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
+	struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_deleted_type};
+	struct npkfs_key key = {.type = &npkfs_deleted_type, .space = sp};
 	struct npkfs_node *node;
 	struct npk_shape shape;
 	struct npk_gen *g;

@@ -58,7 +58,7 @@ static bool is_settled(const struct npkfs_node *node)
 
 double npkfs_attr_timeout(struct npkfs_session *s, const struct npkfs_node *node)
 {
-	return node->type->attr_ttl && is_settled(node) ? s->config->attr_ttl : 0;
+	return node->type->attr_ttl && node->space == NULL && is_settled(node) ? s->config->attr_ttl : 0;
 }
 
 static bool is_ambiguous(struct npkfs_session *s, const struct npkfs_node *node)
@@ -73,7 +73,9 @@ void npkfs_entry_fill(struct npkfs_session *s, struct npkfs_node *node, struct f
 	e->generation = 1;
 	npkfs_stat(s, node, &e->attr);
 	/* While names may lead different processes to different files, each must ask for itself. */
-	e->entry_timeout = node->type->name_ttl && is_settled(node) && !is_ambiguous(s, node) ? s->config->attr_ttl : 0;
+	e->entry_timeout = node->type->name_ttl && node->space == NULL && is_settled(node) && !is_ambiguous(s, node)
+				   ? s->config->attr_ttl
+				   : 0;
 	e->attr_timeout = npkfs_attr_timeout(s, node);
 	npkfs_node_remember(&s->inodes, node);
 }

@@ -55,7 +55,7 @@ static int show_array(struct npkfs_session *s, struct npkfs_node *node, const ch
 	struct npk_gen *g = NULL;
 	const struct npk_gen_info *info;
 	bool usual = false;
-	int rc = npk_array_get(&a, s->store, name, err);
+	int rc = npkfs_array_get(s, node->space, name, strlen(name), &a, err);
 
 	if (rc == 0)
 		rc = npk_gen_get(&g, a, err);
@@ -92,7 +92,7 @@ int npkfs_staged_commit(struct npkfs_session *s, struct npkfs_node *node, struct
 		return rc;
 	st->committed = true;
 	npkfs_staged_unlist(s, st);
-	npkfs_announce(s, name, strlen(name), NPK_APPEARED);
+	npkfs_announce(s, node->space, name, strlen(name), NPK_APPEARED);
 	return npkfs_sync_change(s, err);
 }
 
@@ -205,7 +205,7 @@ static int write_header(struct writing *w, uint64_t off, const char *buf, size_t
 /* The array's present layout, after it grew. */
 static int take_grown(struct writing *w, struct npk_err *err)
 {
-	int rc = npkfs_announce_grown(w->f->h.s, w->a, err);
+	int rc = npkfs_announce_grown(w->f->h.s, w->f->h.node->space, w->a, err);
 
 	npkfs_layout_put(w->l);
 	w->l = npkfs_node_layout(w->f->h.node);
@@ -379,7 +379,7 @@ static int write_array(struct file *f, struct npkfs_layout *l, struct npkfs_writ
 	if (w.written) {
 		name = npk_array_name(w.a, &len);
 		npkfs_announce_written(s, f->h.node, name, len);
-		npkfs_announce_grown(s, w.a, NULL); /* its time */
+		npkfs_announce_grown(s, f->h.node->space, w.a, NULL); /* its time */
 	}
 	if (rc == 0)
 		rc = npkfs_sync_change(s, err);
@@ -538,7 +538,7 @@ static int mint(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_s
 	if (rc != 0)
 		return rc;
 	npkfs_stat_array(s, node, &attr);
-	rc = npkfs_staged_new(s, part, who, true, attr.st_mode, &fresh, err);
+	rc = npkfs_staged_new(s, node->space, part, who, true, attr.st_mode, &fresh, err);
 	if (rc != 0)
 		return rc;
 	npkfs_node_put(&s->inodes, fresh);
@@ -640,12 +640,12 @@ static int resize_staged(
 	return rc;
 }
 
-static int extend_array(
-	struct npkfs_session *s, struct npk_array *a, struct npkfs_layout *l, uint64_t rows, struct npk_err *err)
+static int extend_array(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_layout *l,
+	uint64_t rows, struct npk_err *err)
 {
 	int rc = npk_array_extend(a, rows - npk_gen_info(l->gen)->rows, err);
 
-	return rc == 0 ? npkfs_announce_grown(s, a, err) : rc;
+	return rc == 0 ? npkfs_announce_grown(s, sp, a, err) : rc;
 }
 
 /* The rows from `rows` on go: a new generation, which the node shows when its one handle asked for it. */
@@ -672,7 +672,7 @@ static int cut_array(struct npkfs_session *s, struct npkfs_node *node, bool mine
 	}
 	name = npk_array_name(a, &len);
 	if (rc == 0)
-		npkfs_announce(s, name, len, NPK_CHANGED);
+		npkfs_announce(s, node->space, name, len, NPK_CHANGED);
 	npk_gen_put(g);
 	return rc;
 }
@@ -696,7 +696,7 @@ static int resize_array(struct npkfs_session *s, struct npkfs_node *node, struct
 	if (!is_current(&w))
 		rc = handle ? npk_fail(err, ESTALE, "this file is an older generation of the array") : -ESTALE;
 	else if (rows > info->rows)
-		rc = extend_array(s, w.a, l, rows, err);
+		rc = extend_array(s, node->space, w.a, l, rows, err);
 	else if (handle && atomic_load(&node->handles) > 1)
 		rc = npk_fail(err, EBUSY, "others have the file open: it cannot shrink under them");
 	else
@@ -725,7 +725,7 @@ static int restart(
 	if (rc != 0)
 		return rc;
 	npkfs_stat_array(s, node, &attr);
-	rc = npkfs_staged_new(s, part, who, false, attr.st_mode, &fresh, err);
+	rc = npkfs_staged_new(s, node->space, part, who, false, attr.st_mode, &fresh, err);
 	if (rc != 0)
 		return rc;
 	/* The staged file moves over to this node; the one made for it goes. */
@@ -741,7 +741,8 @@ static int restart(
 	npkfs_node_rekey(&s->inodes, node, NPKFS_STAGED_NUMBER | atomic_fetch_add(&s->staging.next_number, 1));
 	npkfs_node_put(&s->inodes, fresh);
 	npkfs_node_put(&s->inodes, fresh); /* that of the table */
-	npkfs_inval_entry(&s->inval, NPKFS_ROOT_ID, part);
+	if (node->space == NULL)
+		npkfs_inval_entry(&s->inval, NPKFS_ROOT_ID, part);
 	return 0;
 }
 

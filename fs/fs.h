@@ -12,6 +12,7 @@
 #include "lasterr.h"
 #include "session.h"
 #include "slow.h"
+#include "space.h"
 #include "staged.h"
 #include "stats.h"
 
@@ -158,7 +159,8 @@ void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct np
 /* --- array.c, deleted.c ------------------------------------------------------------------------------------------------ */
 
 /* The node of the array's current generation; of a damaged array, a node that has no generation. */
-int npkfs_array_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err);
+int npkfs_array_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
+	struct npk_err *err);
 /* What the array of the node is called now; the caller frees it, NULL: no memory. And from now on. */
 char *npkfs_node_called(struct npkfs_node *node, size_t *len);
 void npkfs_node_call(struct npkfs_node *node, const char *name, size_t len);
@@ -167,7 +169,8 @@ int npkfs_open_damaged(struct npkfs_session *s, struct npkfs_node *node, struct 
 /* -EROFS with a message when `flags` ask for writing. For files that never are. */
 int npkfs_refuse_writing(int flags, struct npk_err *err);
 /* deleted.npy of the array's current generation. */
-int npkfs_deleted_node(struct npkfs_session *s, struct npk_array *a, struct npkfs_node **out, struct npk_err *err);
+int npkfs_deleted_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
+	struct npk_err *err);
 
 /* --- attr.c -------------------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include "inode.h"
 #include "export.h"
 #include "layout.h"
+#include "space.h"
 #include "staged.h"
 
 #include <assert.h>
@@ -47,6 +48,7 @@ int npkfs_node_new(struct npkfs_node **out, const struct npkfs_key *key, struct 
 	node->sel = text + key->name_len + 1;
 	node->type = key->type;
 	node->control = key->control;
+	node->space = npkfs_space_ref(key->space);
 	atomic_init(&node->number, key->number);
 	pthread_mutex_init(&node->lock, NULL);
 	node->detail = key->detail;
@@ -63,6 +65,7 @@ void npkfs_node_discard(struct npkfs_node *node)
 	npk_gen_put(node->gen);
 	npkfs_layout_put(node->layout);
 	npkfs_staged_put(node->staged);
+	npkfs_space_put(node->space);
 	free(node->called);
 	pthread_mutex_destroy(&node->lock);
 	free(node);
@@ -104,14 +107,16 @@ static uint64_t hash_key(const struct npkfs_key *key)
 {
 	uint64_t h = mix(mix(mix(mix(0, (uintptr_t)key->type), (uintptr_t)key->control), key->number), key->detail);
 
+	h = mix(h, (uintptr_t)key->space);
+
 	h = mix_bytes(h, key->name, key->name_len);
 	return mix_bytes(h, key->sel ? key->sel : "", key->sel ? strlen(key->sel) : 0);
 }
 
 static bool has_key(const struct npkfs_node *node, const struct npkfs_key *key)
 {
-	return node->type == key->type && node->control == key->control && node->number == key->number &&
-	       node->detail == key->detail && node->name_len == key->name_len &&
+	return node->type == key->type && node->control == key->control && node->space == key->space &&
+	       node->number == key->number && node->detail == key->detail && node->name_len == key->name_len &&
 	       (key->name_len == 0 || memcmp(node->name, key->name, key->name_len) == 0) &&
 	       strcmp(node->sel, key->sel ? key->sel : "") == 0;
 }
@@ -237,8 +242,8 @@ void npkfs_node_put(struct npkfs_inodes *t, struct npkfs_node *node)
 
 struct npkfs_node *npkfs_node_publish(struct npkfs_inodes *t, struct npkfs_node *node)
 {
-	struct npkfs_key key = {
-		node->type, node->control, node->number, node->detail, node->name, node->name_len, node->sel};
+	struct npkfs_key key = {node->type, node->control, node->space, node->number, node->detail, node->name,
+		node->name_len, node->sel};
 	uint64_t hash = hash_key(&key);
 	struct npkfs_node *first;
 
@@ -262,7 +267,8 @@ struct npkfs_node *npkfs_node_publish(struct npkfs_inodes *t, struct npkfs_node 
 
 bool npkfs_node_rekey(struct npkfs_inodes *t, struct npkfs_node *node, uint64_t number)
 {
-	struct npkfs_key key = {node->type, node->control, number, node->detail, node->name, node->name_len, node->sel};
+	struct npkfs_key key = {
+		node->type, node->control, node->space, number, node->detail, node->name, node->name_len, node->sel};
 	uint64_t hash = hash_key(&key);
 	struct npkfs_node **p;
 	bool taken;

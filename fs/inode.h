@@ -14,6 +14,7 @@ struct npkfs_type;
 struct npkfs_control;
 struct npkfs_export;
 struct npkfs_layout;
+struct npkfs_space;
 struct npkfs_staged;
 
 #define NPKFS_ROOT_ID 1
@@ -22,6 +23,7 @@ struct npkfs_node {
 	/* The key. Two live nodes never have the same one. */
 	const struct npkfs_type *type;
 	const struct npkfs_control *control; /* the table row of a control file */
+	struct npkfs_space *space;           /* counted; NULL: the store's own arrays */
 	_Atomic uint64_t
 		number;  /* the generation's number, or what the type says; an array's may change: npkfs_node_rekey() */
 	uint64_t detail; /* rows of a batch, epoch of a mask */
@@ -74,6 +76,7 @@ size_t npkfs_inodes_count(struct npkfs_inodes *t, const struct npkfs_type *type,
 struct npkfs_key {
 	const struct npkfs_type *type;
 	const struct npkfs_control *control;
+	struct npkfs_space *space; /* NULL: the store's own arrays */
 	uint64_t number, detail;
 	const char *name;
 	size_t name_len;

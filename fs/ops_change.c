@@ -60,7 +60,7 @@ static int set_array(struct npkfs_request *r, const struct stat *attr, int to_se
 	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
 		rc = npk_array_set_mtime(a, to_us(attr, to_set), &r->err);
 	if (rc == 0)
-		rc = npkfs_announce_grown(r->s, a, &r->err);
+		rc = npkfs_announce_grown(r->s, r->node->space, a, &r->err);
 	npk_array_put(a);
 	return rc;
 }
@@ -186,7 +186,7 @@ void npkfs_op_rename(
 	else if (parent != NPKFS_ROOT_ID || newparent != NPKFS_ROOT_ID)
 		rc = -EPERM;
 	else
-		rc = npkfs_root_rename(r.s, name, newname, flags, &r.who, &r.err);
+		rc = npkfs_root_rename(r.s, r.node->space, name, newname, flags, &r.who, &r.err);
 	if (rc != 0)
 		npkfs_request_fail(&r, r.node, name, rc);
 	else

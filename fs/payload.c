@@ -1,6 +1,7 @@
 /* payload.c - see payload.h. */
 #include "payload.h"
 #include "convert.h"
+#include "fs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,9 +11,9 @@
 
 #define COPY_BYTES ((size_t)1 << 20)
 
-void npkfs_payload_init(struct npkfs_payload *p, struct npk_store *store, bool any)
+void npkfs_payload_init(struct npkfs_payload *p, struct npkfs_session *s, struct npkfs_space *sp, bool any)
 {
-	*p = (struct npkfs_payload){.store = store, .any = any, .fd = -1};
+	*p = (struct npkfs_payload){.s = s, .space = npkfs_space_ref(sp), .any = any, .fd = -1};
 }
 
 static void forget(struct npkfs_payload *p)
@@ -23,10 +24,17 @@ static void forget(struct npkfs_payload *p)
 		close(p->fd);
 }
 
+void npkfs_payload_clear(struct npkfs_payload *p)
+{
+	forget(p);
+	*p = (struct npkfs_payload){.s = p->s, .space = p->space, .any = p->any, .fd = -1};
+}
+
 void npkfs_payload_fini(struct npkfs_payload *p)
 {
 	forget(p);
-	npkfs_payload_init(p, p->store, p->any);
+	npkfs_space_put(p->space);
+	*p = (struct npkfs_payload){.fd = -1};
 }
 
 /* --- the unnamed file --------------------------------------------------------------------------------------------------- */
@@ -108,7 +116,7 @@ static int spill(struct npkfs_payload *p, struct npk_err *err)
 
 	if (p->fd >= 0)
 		return 0;
-	fd = open_unnamed(p->store, err);
+	fd = open_unnamed(p->s->store, err);
 	if (fd < 0)
 		return fd;
 	rc = copy_out(p, 0, fd, NULL, err);
@@ -137,7 +145,7 @@ static int parse_head(struct npkfs_payload *p, struct npk_err *err)
 		return need <= NPKFS_HEAD_MAX ? 0 : npk_fail(err, EINVAL, "a .npy header of %zu bytes", need);
 	if (rc != 0)
 		return rc;
-	rc = npk_save_open(&p->save, p->store, npy.dtype, &npy.shape, err);
+	rc = npkfs_save_open(p->s, p->space, npy.dtype, &npy.shape, &p->save, err);
 	if (rc != 0) {
 		p->save = NULL;
 		return rc;
@@ -254,7 +262,7 @@ int npkfs_payload_truncate(struct npkfs_payload *p, uint64_t size, struct npk_er
 	if (p->lost)
 		return npk_fail(err, EIO, "an earlier write of this file failed");
 	if (size == 0) {
-		npkfs_payload_fini(p);
+		npkfs_payload_clear(p);
 		return 0;
 	}
 	if (p->parsed && size > promised(p) && !p->any)
@@ -351,7 +359,7 @@ static int unspill(struct npkfs_payload *p, struct npk_err *err)
 		rc = npk_fail(err, EINVAL, "%llu bytes, the .npy header promises %llu", (unsigned long long)p->size,
 			(unsigned long long)(npy.header_len + npy.data_len));
 	if (rc == 0)
-		rc = npk_save_open(&save, p->store, npy.dtype, &npy.shape, err);
+		rc = npkfs_save_open(p->s, p->space, npy.dtype, &npy.shape, &save, err);
 	if (rc == 0)
 		rc = copy_out(p, npy.header_len, -1, save, err);
 	if (rc != 0) {
@@ -372,7 +380,7 @@ static int unspill(struct npkfs_payload *p, struct npk_err *err)
 static int normalize(struct npkfs_payload *p, struct npk_err *err)
 {
 	struct npk_save *plain = NULL;
-	int rc = npk_save_open(&plain, p->store, p->npy.dtype, &p->npy.shape, err);
+	int rc = npkfs_save_open(p->s, p->space, p->npy.dtype, &p->npy.shape, &plain, err);
 
 	if (rc == 0)
 		rc = npkfs_convert(p->save, &p->npy, plain, err);

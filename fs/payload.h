@@ -3,15 +3,16 @@
 #ifndef NPKFS_PAYLOAD_H
 #define NPKFS_PAYLOAD_H
 
-#include <numpack.h>
+#include "space.h"
 
 #define NPKFS_HEAD_MAX (64u << 10) /* a longer .npy header is refused */
 
 struct npkfs_payload {
-	struct npk_store *store;
-	bool any;             /* may be anything, as scratch files may; else only a .npy */
-	struct npk_text head; /* the first bytes, up to the end of the header once it is known */
-	struct npk_npy npy;   /* when `parsed` */
+	struct npkfs_session *s;
+	struct npkfs_space *space; /* counted */
+	bool any;                  /* may be anything, as scratch files may; else only a .npy */
+	struct npk_text head;      /* the first bytes, up to the end of the header once it is known */
+	struct npk_npy npy;        /* when `parsed` */
 	bool parsed;
 	struct npk_save *save; /* the bytes behind the header; NULL while !parsed */
 	int fd;                /* all bytes, when they are no plain .npy; -1 */
@@ -19,8 +20,9 @@ struct npkfs_payload {
 	bool lost; /* a commit failed half-way: the bytes are gone */
 };
 
-void npkfs_payload_init(struct npkfs_payload *p, struct npk_store *store, bool any);
+void npkfs_payload_init(struct npkfs_payload *p, struct npkfs_session *s, struct npkfs_space *sp, bool any);
 void npkfs_payload_fini(struct npkfs_payload *p);
+void npkfs_payload_clear(struct npkfs_payload *p); /* as it was after init */
 /* -EINVAL: not a .npy, or a dtype that NumPack cannot store; -EFBIG: more than the header promises. */
 int npkfs_payload_write(struct npkfs_payload *p, uint64_t off, const void *buf, size_t len, struct npk_err *err);
 int npkfs_payload_truncate(struct npkfs_payload *p, uint64_t size, struct npk_err *err);

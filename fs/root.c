@@ -12,21 +12,22 @@
 #include <string.h>
 
 /* The array that the component names. -ENOENT: it is not an array's, or there is none. */
-static int array_at(struct npkfs_session *s, const char *part, char name[NPKFS_NAME_MAX + 1], struct npk_array **out)
+static int array_at(struct npkfs_session *s, struct npkfs_space *sp, const char *part, char name[NPKFS_NAME_MAX + 1],
+	struct npk_array **out)
 {
 	size_t len;
 
 	if (!npkfs_name_strip(part, ".npy", &len) || len > NPKFS_NAME_MAX ||
 		!npkfs_name_unescape(name, &len, part, len) || strlen(name) != len)
 		return -ENOENT;
-	return npk_array_get(out, s->store, name, NULL);
+	return npkfs_array_get(s, sp, name, len, out, NULL);
 }
 
-static bool has_array(struct npkfs_session *s, const char *part, char name[NPKFS_NAME_MAX + 1])
+static bool has_array(struct npkfs_session *s, struct npkfs_space *sp, const char *part, char name[NPKFS_NAME_MAX + 1])
 {
 	struct npk_array *a;
 
-	if (array_at(s, part, name, &a) != 0)
+	if (array_at(s, sp, part, name, &a) != 0)
 		return false;
 	npk_array_put(a);
 	return true;
@@ -56,11 +57,11 @@ int npkfs_root_create(struct npkfs_session *s, struct npkfs_node *dir, const cha
 	char array[NPKFS_NAME_MAX + 1];
 	int rc = check_name(name, err);
 
-	(void)dir;
-	if (rc == 0 && (o->flags & O_EXCL) && (has_array(s, name, array) || npkfs_staged_any(s, name)))
+	if (rc == 0 && (o->flags & O_EXCL) &&
+		(has_array(s, dir->space, name, array) || npkfs_staged_any(s, dir->space, name)))
 		rc = -EEXIST;
 	if (rc == 0)
-		rc = npkfs_staged_new(s, name, &o->who, false, mode, out, err);
+		rc = npkfs_staged_new(s, dir->space, name, &o->who, false, mode, out, err);
 	if (rc != 0)
 		return rc;
 	atomic_fetch_add(&s->epoch, 1);
@@ -74,13 +75,14 @@ int npkfs_root_create(struct npkfs_session *s, struct npkfs_node *dir, const cha
 /* --- unlink ------------------------------------------------------------------------------------------------------------- */
 
 /* What the caller sees under the name goes, and the array behind it with it. */
-static bool unlink_staged(struct npkfs_session *s, const char *name, const struct npkfs_caller *who)
+static bool unlink_staged(
+	struct npkfs_session *s, struct npkfs_space *sp, const char *name, const struct npkfs_caller *who)
 {
-	struct npkfs_node *node = npkfs_staged_find(s, name, who, false);
+	struct npkfs_node *node = npkfs_staged_find(s, sp, name, who, false);
 	struct npkfs_staged *st;
 
 	if (node == NULL)
-		node = npkfs_staged_find(s, name, who, true);
+		node = npkfs_staged_find(s, sp, name, who, true);
 	if (node == NULL)
 		return false;
 	st = npkfs_node_staged(node);
@@ -95,29 +97,33 @@ int npkfs_root_unlink(struct npkfs_session *s, struct npkfs_node *dir, const cha
 	struct npk_err *err)
 {
 	char array[NPKFS_NAME_MAX + 1];
-	bool staged = unlink_staged(s, name, who);
+	bool staged = unlink_staged(s, dir->space, name, who);
+	struct npk_store *store;
 	int rc = 0;
 
-	(void)dir;
 	atomic_fetch_add(&s->epoch, 1);
-	if (!has_array(s, name, array))
+	if (!has_array(s, dir->space, name, array))
 		return staged ? 0 : -ENOENT;
-	rc = npk_store_remove(s->store, array, err);
+	rc = npkfs_space_enter(s, dir->space, &store, err);
+	if (rc != 0)
+		return rc;
+	rc = npk_store_remove(store, array, err);
+	npkfs_space_leave(dir->space);
 	if (rc == 0)
-		npkfs_announce(s, array, strlen(array), NPK_GONE);
+		npkfs_announce(s, dir->space, array, strlen(array), NPK_GONE);
 	return rc == 0 ? npkfs_sync_change(s, err) : rc;
 }
 
 /* --- rename ------------------------------------------------------------------------------------------------------------- */
 
-void npkfs_renamed(struct npkfs_session *s, const char *name)
+void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *name)
 {
-	struct npkfs_key key = {.type = &npkfs_array_type};
+	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
 	struct npkfs_node *node;
 	struct npk_array *a;
 	struct npk_gen *g;
 
-	if (npk_array_get(&a, s->store, name, NULL) != 0)
+	if (npkfs_array_get(s, sp, name, strlen(name), &a, NULL) != 0)
 		return;
 	if (npk_gen_get(&g, a, NULL) == 0) {
 		key.number = npk_gen_info(g)->number;
@@ -130,9 +136,11 @@ void npkfs_renamed(struct npkfs_session *s, const char *name)
 	npk_array_put(a);
 }
 
-static int rename_array(struct npkfs_session *s, const char *from, const char *to, unsigned flags, struct npk_err *err)
+static int rename_array(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to,
+	unsigned flags, struct npk_err *err)
 {
 	char target[NPKFS_NAME_MAX + 1];
+	struct npk_store *store;
 	size_t len;
 	int rc;
 
@@ -140,17 +148,21 @@ static int rename_array(struct npkfs_session *s, const char *from, const char *t
 		return npk_fail(err, EINVAL, "an array is only renamed to another .npy name: copy it, then remove it");
 	if (!npkfs_name_strip(to, ".npy", &len) || !npkfs_name_unescape(target, &len, to, len) || strlen(target) != len)
 		return npk_fail(err, EINVAL, "%s: not the name of an array", to);
-	rc = npk_store_rename(s->store, from, target,
+	rc = npkfs_space_enter(s, sp, &store, err);
+	if (rc != 0)
+		return rc;
+	rc = npk_store_rename(store, from, target,
 		(flags & RENAME_EXCHANGE ? NPK_RENAME_EXCHANGE : 0) |
 			(flags & RENAME_NOREPLACE ? NPK_RENAME_NOREPLACE : 0),
 		err);
+	npkfs_space_leave(sp);
 	if (rc != 0)
 		return rc;
-	npkfs_renamed(s, target);
+	npkfs_renamed(s, sp, target);
 	if (flags & RENAME_EXCHANGE)
-		npkfs_renamed(s, from);
-	npkfs_announce(s, from, strlen(from), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_GONE);
-	npkfs_announce(s, target, strlen(target), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_APPEARED);
+		npkfs_renamed(s, sp, from);
+	npkfs_announce(s, sp, from, strlen(from), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_GONE);
+	npkfs_announce(s, sp, target, strlen(target), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_APPEARED);
 	return npkfs_sync_change(s, err);
 }
 
@@ -162,7 +174,7 @@ static void keep_time(struct npkfs_session *s, struct npkfs_node *node, struct n
 	if (npkfs_node_array(s, node, &a, NULL) != 0)
 		return;
 	if (npk_array_set_mtime(a, atomic_load(&st->mtime_us), NULL) == 0)
-		npkfs_announce_grown(s, a, NULL);
+		npkfs_announce_grown(s, node->space, a, NULL);
 	npk_array_put(a);
 }
 
@@ -191,26 +203,26 @@ static void drop_target(struct npkfs_session *s, struct npkfs_node *target)
 	npkfs_staged_put(st);
 }
 
-int npkfs_root_rename(struct npkfs_session *s, const char *from, const char *to, unsigned flags,
+int npkfs_root_rename(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to, unsigned flags,
 	const struct npkfs_caller *who, struct npk_err *err)
 {
 	char name[NPKFS_NAME_MAX + 1], other[NPKFS_NAME_MAX + 1];
-	struct npkfs_node *node = npkfs_staged_find(s, from, who, false), *target;
+	struct npkfs_node *node = npkfs_staged_find(s, sp, from, who, false), *target;
 	struct npkfs_staged *st;
-	bool array = has_array(s, from, name);
+	bool array = has_array(s, sp, from, name);
 	int rc;
 
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return npk_fail(err, EINVAL, "rename: flags 0x%x", flags);
 	if (node == NULL && !array)
-		node = npkfs_staged_find(s, from, who, true);
+		node = npkfs_staged_find(s, sp, from, who, true);
 	if (node == NULL)
-		return array ? rename_array(s, name, to, flags, err) : -ENOENT;
+		return array ? rename_array(s, sp, name, to, flags, err) : -ENOENT;
 	st = npkfs_node_staged(node);
-	target = npkfs_staged_find(s, to, who, true);
+	target = npkfs_staged_find(s, sp, to, who, true);
 	if (flags & RENAME_EXCHANGE)
 		rc = npk_fail(err, EINVAL, "only two arrays can be exchanged");
-	else if ((flags & RENAME_NOREPLACE) && (target != NULL || has_array(s, to, other)))
+	else if ((flags & RENAME_NOREPLACE) && (target != NULL || has_array(s, sp, to, other)))
 		rc = -EEXIST;
 	else if (st == NULL || target == node)
 		rc = st == NULL ? -ENOENT : 0;

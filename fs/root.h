@@ -9,9 +9,9 @@ int npkfs_root_create(struct npkfs_session *s, struct npkfs_node *dir, const cha
 int npkfs_root_unlink(struct npkfs_session *s, struct npkfs_node *dir, const char *name, const struct npkfs_caller *who,
 	struct npk_err *err);
 /* `flags` as renameat2(2) has them. */
-int npkfs_root_rename(struct npkfs_session *s, const char *from, const char *to, unsigned flags,
+int npkfs_root_rename(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to, unsigned flags,
 	const struct npkfs_caller *who, struct npk_err *err);
 /* The node of what is called `to` follows a rename that the store has carried out. */
-void npkfs_renamed(struct npkfs_session *s, const char *name);
+void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *name);
 
 #endif

@@ -32,6 +32,7 @@ void npkfs_staged_put(struct npkfs_staged *st)
 	if (st == NULL || atomic_fetch_sub(&st->refs, 1) != 1)
 		return;
 	npkfs_payload_fini(&st->payload);
+	npkfs_space_put(st->space);
 	pthread_mutex_destroy(&st->lock);
 	free(st->name);
 	free(st);
@@ -49,8 +50,8 @@ struct npkfs_staged *npkfs_node_staged(struct npkfs_node *node)
 	return st;
 }
 
-static struct npkfs_staged *make(
-	struct npkfs_session *s, const char *name, const struct npkfs_caller *who, bool pending, mode_t mode)
+static struct npkfs_staged *make(struct npkfs_session *s, struct npkfs_space *sp, const char *name,
+	const struct npkfs_caller *who, bool pending, mode_t mode)
 {
 	struct npkfs_staged *st = calloc(1, sizeof(*st));
 	struct timespec now;
@@ -66,7 +67,8 @@ static struct npkfs_staged *make(
 	atomic_init(&st->refs, 1);
 	pthread_mutex_init(&st->lock, NULL);
 	st->scratch = !npkfs_is_array_component(name);
-	npkfs_payload_init(&st->payload, s->store, st->scratch);
+	st->space = npkfs_space_ref(sp);
+	npkfs_payload_init(&st->payload, s, sp, st->scratch);
 	st->mode = mode & 0777;
 	st->uid = who->uid;
 	st->gid = who->gid;
@@ -92,11 +94,11 @@ static void list(struct npkfs_session *s, struct npkfs_staged *st, struct npkfs_
 	pthread_mutex_unlock(&t->lock);
 }
 
-int npkfs_staged_new(struct npkfs_session *s, const char *name, const struct npkfs_caller *who, bool pending,
-	mode_t mode, struct npkfs_node **out, struct npk_err *err)
+int npkfs_staged_new(struct npkfs_session *s, struct npkfs_space *sp, const char *name, const struct npkfs_caller *who,
+	bool pending, mode_t mode, struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_array_type};
-	struct npkfs_staged *st = make(s, name, who, pending, mode);
+	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
+	struct npkfs_staged *st = make(s, sp, name, who, pending, mode);
 	struct npkfs_node *node;
 	int rc;
 
@@ -178,7 +180,7 @@ bool npkfs_staged_is_mine(struct npkfs_session *s, struct npkfs_staged *st, cons
 }
 
 struct npkfs_node *npkfs_staged_find(
-	struct npkfs_session *s, const char *name, const struct npkfs_caller *who, bool anybody)
+	struct npkfs_session *s, struct npkfs_space *sp, const char *name, const struct npkfs_caller *who, bool anybody)
 {
 	struct npkfs_node *node = NULL;
 	pid_t tgid = 0;
@@ -187,20 +189,21 @@ struct npkfs_node *npkfs_staged_find(
 		return NULL;
 	pthread_mutex_lock(&s->staging.lock);
 	for (struct npkfs_staged *st = s->staging.first; st != NULL && node == NULL; st = st->next)
-		if (strcmp(st->name, name) == 0 && (anybody ? !st->pending : is_mine(st, who, &tgid)))
+		if (st->space == sp && strcmp(st->name, name) == 0 &&
+			(anybody ? !st->pending : is_mine(st, who, &tgid)))
 			node = npkfs_node_ref(&s->inodes, st->node);
 	pthread_mutex_unlock(&s->staging.lock);
 	return node;
 }
 
-bool npkfs_staged_any(struct npkfs_session *s, const char *name)
+bool npkfs_staged_any(struct npkfs_session *s, struct npkfs_space *sp, const char *name)
 {
 	struct npkfs_staged *st;
 
 	if (atomic_load(&s->staging.n) == 0)
 		return false;
 	pthread_mutex_lock(&s->staging.lock);
-	for (st = s->staging.first; st != NULL && strcmp(st->name, name) != 0;)
+	for (st = s->staging.first; st != NULL && (st->space != sp || strcmp(st->name, name) != 0);)
 		st = st->next;
 	pthread_mutex_unlock(&s->staging.lock);
 	return st != NULL;
@@ -237,7 +240,7 @@ int npkfs_staged_rename(struct npkfs_session *s, struct npkfs_staged *st, const 
 }
 
 /* An array that is replaced is listed anyway. */
-void npkfs_staged_list(struct npkfs_session *s, struct npk_text *names)
+void npkfs_staged_list(struct npkfs_session *s, struct npkfs_space *sp, struct npk_text *names)
 {
 	struct npk_array *a;
 	char name[NPKFS_NAME_MAX + 1];
@@ -245,11 +248,11 @@ void npkfs_staged_list(struct npkfs_session *s, struct npk_text *names)
 
 	pthread_mutex_lock(&s->staging.lock);
 	for (struct npkfs_staged *st = s->staging.first; st != NULL; st = st->next) {
-		if (st->pending)
+		if (st->pending || st->space != sp)
 			continue;
 		if (!st->scratch && npkfs_name_strip(st->name, ".npy", &len) &&
 			npkfs_name_unescape(name, &len, st->name, len) &&
-			npk_array_get_n(&a, s->store, name, len, NULL) == 0) {
+			npkfs_array_get(s, st->space, name, len, &a, NULL) == 0) {
 			npk_array_put(a);
 			continue;
 		}
@@ -283,7 +286,7 @@ static const char *expired(struct npkfs_session *s, const struct npkfs_staged *s
 		size_t len;
 
 		if (npkfs_name_strip(st->name, ".npy", &len) && npkfs_name_unescape(name, &len, st->name, len) &&
-			npk_array_get_n(&a, s->store, name, len, NULL) == 0) {
+			npkfs_array_get(s, st->space, name, len, &a, NULL) == 0) {
 			npk_array_put(a);
 			return "an incomplete .npy file was dropped: its writer ended; the array is as it was";
 		}
@@ -311,7 +314,8 @@ void npkfs_staging_expire(struct npkfs_session *s)
 				continue;
 			if (*why != '\0')
 				say_dropped(s, st, why);
-			npkfs_inval_entry(&s->inval, NPKFS_ROOT_ID, st->name);
+			if (st->space == NULL)
+				npkfs_inval_entry(&s->inval, NPKFS_ROOT_ID, st->name);
 			node = unlink_staged(&s->staging, st);
 		}
 		pthread_mutex_unlock(&s->staging.lock);

@@ -36,8 +36,9 @@ struct npkfs_staged {
 	struct npkfs_staged *next; /* newest first */
 	struct npkfs_node *node;   /* a reference while listed */
 	bool listed;
-	char *name;   /* a component of the root */
-	bool pending; /* nobody opened it yet */
+	struct npkfs_space *space; /* counted; constant */
+	char *name;                /* a component of the root */
+	bool pending;              /* nobody opened it yet */
 	pid_t tid, tgid;
 	uint64_t started;       /* of the process */
 	struct timespec minted; /* or of the last close */
@@ -55,17 +56,17 @@ void npkfs_staging_init(struct npkfs_staging *t);
 void npkfs_staging_fini(struct npkfs_session *s);
 
 /* Makes a node with a staged file called `name`. `pending`: for the thread who->pid only, until npkfs_staged_open(). */
-int npkfs_staged_new(struct npkfs_session *s, const char *name, const struct npkfs_caller *who, bool pending,
-	mode_t mode, struct npkfs_node **out, struct npk_err *err);
+int npkfs_staged_new(struct npkfs_session *s, struct npkfs_space *sp, const char *name, const struct npkfs_caller *who,
+	bool pending, mode_t mode, struct npkfs_node **out, struct npk_err *err);
 void npkfs_staged_put(struct npkfs_staged *st); /* NULL is fine */
 /* The node's staged file with a reference, or NULL. */
 struct npkfs_staged *npkfs_node_staged(struct npkfs_node *node);
 
 /* The newest file of that name that `who` wrote, or with `anybody` the newest one that is open to all; with a reference. */
-struct npkfs_node *npkfs_staged_find(
-	struct npkfs_session *s, const char *name, const struct npkfs_caller *who, bool anybody);
+struct npkfs_node *npkfs_staged_find(struct npkfs_session *s, struct npkfs_space *sp, const char *name,
+	const struct npkfs_caller *who, bool anybody);
 /* Whether any staged file has that name. */
-bool npkfs_staged_any(struct npkfs_session *s, const char *name);
+bool npkfs_staged_any(struct npkfs_session *s, struct npkfs_space *sp, const char *name);
 bool npkfs_staged_is_mine(struct npkfs_session *s, struct npkfs_staged *st, const struct npkfs_caller *who);
 /* The thread's file becomes the process's. */
 void npkfs_staged_open(struct npkfs_session *s, struct npkfs_staged *st, const struct npkfs_caller *who);
@@ -74,7 +75,7 @@ void npkfs_staged_unlist(struct npkfs_session *s, struct npkfs_staged *st);
 /* -ENOMEM */
 int npkfs_staged_rename(struct npkfs_session *s, struct npkfs_staged *st, const char *name);
 /* Adds the names of scratch files and of arrays that are being made. */
-void npkfs_staged_list(struct npkfs_session *s, struct npk_text *names);
+void npkfs_staged_list(struct npkfs_session *s, struct npkfs_space *sp, struct npk_text *names);
 /* Drops what nobody will complete. */
 void npkfs_staging_expire(struct npkfs_session *s);
 /* A line in the log and in last_error for each file that the end of the mount drops. */

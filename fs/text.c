@@ -66,6 +66,7 @@ static int open_text(struct npkfs_session *s, struct npkfs_node *node, struct np
 void npkfs_control_path(const struct npkfs_node *node, struct npk_text *out)
 {
 	if (npkfs_control_find(npkfs_store_controls, node->control->name) == node->control) {
+		npkfs_space_path(node->space, out);
 		npk_text_printf(out, ".numpack/%s", node->control->name);
 		return;
 	}

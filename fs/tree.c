@@ -38,7 +38,8 @@ int npkfs_tree_init(struct npkfs_session *s, struct npk_err *err)
 }
 
 /* The array that the component `part` of `len` bytes names. -ENOENT without a message: none. */
-static int array_of(struct npkfs_session *s, const char *part, size_t len, struct npk_array **out, struct npk_err *err)
+static int array_of(struct npkfs_session *s, struct npkfs_space *sp, const char *part, size_t len,
+	struct npk_array **out, struct npk_err *err)
 {
 	char name[NPKFS_NAME_MAX + 1];
 	struct npk_err mine;
@@ -47,7 +48,7 @@ static int array_of(struct npkfs_session *s, const char *part, size_t len, struc
 
 	if (len > NPKFS_NAME_MAX || !npkfs_name_unescape(name, &name_len, part, len))
 		return -ENOENT;
-	rc = npk_array_get_n(out, s->store, name, name_len, &mine);
+	rc = npkfs_array_get(s, sp, name, name_len, out, &mine);
 	if (rc != 0 && rc != -ENOENT && err != NULL)
 		*err = mine;
 	return rc;
@@ -61,11 +62,11 @@ int npkfs_node_array(
 	int rc;
 
 	if (node->type != &npkfs_array_type || node->called == NULL)
-		return npk_array_get_n(out, s->store, node->name, node->name_len, err);
+		return npkfs_array_get(s, node->space, node->name, node->name_len, out, err);
 	called = npkfs_node_called((struct npkfs_node *)node, &len);
 	if (called == NULL)
 		return npk_fail(err, ENOMEM, "no memory for a name");
-	rc = npk_array_get_n(out, s->store, called, len, err);
+	rc = npkfs_array_get(s, node->space, called, len, out, err);
 	free(called);
 	return rc;
 }
@@ -74,6 +75,7 @@ void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct np
 {
 	char part[NPKFS_NAME_MAX + 1];
 
+	npkfs_space_path(node->space, out);
 	if (npkfs_name_escape(part, node->name, node->name_len, ""))
 		npk_text_printf(out, CONTROL_DIR "/arrays/%s%s", part, tail);
 }
@@ -83,7 +85,7 @@ static int control_node(struct npkfs_session *s, const struct npkfs_control *tab
 	const char *name, struct npkfs_node **out, struct npk_err *err)
 {
 	const struct npkfs_control *row = npkfs_control_find(table, name);
-	struct npkfs_key key = {.name = dir->name, .name_len = dir->name_len};
+	struct npkfs_key key = {.space = dir->space, .name = dir->name, .name_len = dir->name_len};
 
 	if (row == NULL)
 		return -ENOENT;
@@ -100,14 +102,14 @@ static int list_table(const struct npkfs_control *table, struct npk_text *names)
 }
 
 /* All arrays whose names can be shown, with `suffix`. */
-static int list_arrays(
-	struct npkfs_session *s, const char *suffix, mode_t kind, struct npk_text *names, struct npk_err *err)
+static int list_arrays(struct npkfs_session *s, struct npkfs_space *sp, const char *suffix, mode_t kind,
+	struct npk_text *names, struct npk_err *err)
 {
 	char part[NPKFS_NAME_MAX + 1];
 	struct npk_array **list;
 	const char *name;
 	size_t n, len;
-	int rc = npk_store_list(s->store, &list, &n, err);
+	int rc = npkfs_arrays(s, sp, &list, &n, err);
 
 	if (rc != 0)
 		return rc;
@@ -126,7 +128,7 @@ static int list_arrays(
 static int lookup_root(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
-	const struct npkfs_key control = {.type = &npkfs_control_dir_type};
+	const struct npkfs_key control = {.type = &npkfs_control_dir_type, .space = dir->space};
 	struct npk_array *a;
 	size_t len;
 	int rc = -ENOENT;
@@ -134,16 +136,16 @@ static int lookup_root(struct npkfs_session *s, struct npkfs_node *dir, const ch
 	(void)dir;
 	if (strcmp(name, CONTROL_DIR) == 0)
 		return npkfs_plain_node(s, &control, out, err);
-	*out = npkfs_staged_find(s, name, who, false);
+	*out = npkfs_staged_find(s, dir->space, name, who, false);
 	if (*out != NULL)
 		return 0;
 	if (npkfs_name_strip(name, ".npy", &len) && strlen(name) <= NPKFS_NAME_MAX)
-		rc = array_of(s, name, len, &a, err);
+		rc = array_of(s, dir->space, name, len, &a, err);
 	if (rc == 0) {
-		rc = npkfs_array_node(s, a, out, err);
+		rc = npkfs_array_node(s, dir->space, a, out, err);
 		npk_array_put(a);
 	}
-	if (rc == -ENOENT && (*out = npkfs_staged_find(s, name, who, true)) != NULL)
+	if (rc == -ENOENT && (*out = npkfs_staged_find(s, dir->space, name, who, true)) != NULL)
 		rc = 0;
 	return rc;
 }
@@ -153,8 +155,8 @@ static int list_root(struct npkfs_session *s, struct npkfs_node *dir, struct npk
 	(void)dir;
 	if (s->config->show_control)
 		npkfs_dir_add(names, CONTROL_DIR, S_IFDIR);
-	npkfs_staged_list(s, names);
-	return list_arrays(s, ".npy", S_IFREG, names, err);
+	npkfs_staged_list(s, dir->space, names);
+	return list_arrays(s, dir->space, ".npy", S_IFREG, names, err);
 }
 
 static void path_root(const struct npkfs_node *node, struct npk_text *out)
@@ -195,7 +197,7 @@ static int list_control(struct npkfs_session *s, struct npkfs_node *dir, struct 
 
 static void path_control(const struct npkfs_node *node, struct npk_text *out)
 {
-	(void)node;
+	npkfs_space_path(node->space, out);
 	npk_text_printf(out, CONTROL_DIR);
 }
 
@@ -214,9 +216,9 @@ const struct npkfs_type npkfs_control_dir_type = {
 static int lookup_arrays(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_array_dir_type};
+	struct npkfs_key key = {.type = &npkfs_array_dir_type, .space = dir->space};
 	struct npk_array *a;
-	int rc = array_of(s, name, strlen(name), &a, err);
+	int rc = array_of(s, dir->space, name, strlen(name), &a, err);
 
 	(void)who;
 	(void)dir;
@@ -231,12 +233,12 @@ static int lookup_arrays(struct npkfs_session *s, struct npkfs_node *dir, const 
 static int list_arrays_dir(struct npkfs_session *s, struct npkfs_node *dir, struct npk_text *names, struct npk_err *err)
 {
 	(void)dir;
-	return list_arrays(s, "", S_IFDIR, names, err);
+	return list_arrays(s, dir->space, "", S_IFDIR, names, err);
 }
 
 static void path_arrays(const struct npkfs_node *node, struct npk_text *out)
 {
-	(void)node;
+	npkfs_space_path(node->space, out);
 	npk_text_printf(out, CONTROL_DIR "/arrays");
 }
 
@@ -266,7 +268,7 @@ static int lookup_array_dir(struct npkfs_session *s, struct npkfs_node *dir, con
 		return control_node(s, npkfs_array_controls, dir, name, out, err);
 	rc = npkfs_node_array(s, dir, &a, err);
 	if (rc == 0) {
-		rc = npkfs_deleted_node(s, a, out, err);
+		rc = npkfs_deleted_node(s, dir->space, a, out, err);
 		npk_array_put(a);
 	}
 	return rc;

@@ -21,7 +21,11 @@ static const struct npkfs_type batch_dir_type;
 static int view_node(struct npkfs_session *s, const struct npkfs_node *dir, struct npk_gen *g, const char *sel,
 	struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &npkfs_view_type, .name = dir->name, .name_len = dir->name_len, .sel = sel};
+	struct npkfs_key key = {.type = &npkfs_view_type,
+		.space = dir->space,
+		.name = dir->name,
+		.name_len = dir->name_len,
+		.sel = sel};
 	const struct npk_view_info *info;
 	struct npkfs_node *node;
 	int rc;
@@ -67,7 +71,8 @@ static int lookup_view(struct npkfs_session *s, struct npkfs_node *dir, const ch
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
 	char sel[NPKFS_COMPONENT_MAX + 1];
-	struct npkfs_key key = {.type = &npkfs_view_type, .name = dir->name, .name_len = dir->name_len};
+	struct npkfs_key key = {
+		.type = &npkfs_view_type, .space = dir->space, .name = dir->name, .name_len = dir->name_len};
 	struct npk_gen *g;
 	size_t len;
 	int rc;
@@ -112,7 +117,7 @@ static int unlink_view(struct npkfs_session *s, struct npkfs_node *dir, const ch
 	npk_array_put(a);
 	if (rc != 0)
 		return rc;
-	npkfs_announce(s, dir->name, dir->name_len, NPK_CHANGED);
+	npkfs_announce(s, dir->space, dir->name, dir->name_len, NPK_CHANGED);
 	return npkfs_sync_change(s, err);
 }
 
@@ -184,7 +189,8 @@ static bool plain_number(const char *text, size_t len, uint64_t *out)
 static int lookup_batches(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &batch_dir_type, .name = dir->name, .name_len = dir->name_len};
+	struct npkfs_key key = {
+		.type = &batch_dir_type, .space = dir->space, .name = dir->name, .name_len = dir->name_len};
 	struct npkfs_node *node;
 	struct npk_gen *g;
 	char rows[24];

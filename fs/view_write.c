@@ -54,6 +54,7 @@ static int mint(
 	struct npkfs_session *s, const struct npkfs_node *node, const struct npkfs_caller *who, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &npkfs_view_type,
+		.space = node->space,
 		.detail = NPKFS_VIEW_PRIVATE | (uint64_t)who->pid,
 		.name = node->name,
 		.name_len = node->name_len,
@@ -127,7 +128,7 @@ static int commit(struct view_writer *w, struct npk_err *err)
 	int rc = npk_save_truncate(w->payload.save, npy->data_len, err);
 
 	if (rc == 0 && (npy->fortran_order || npy->big_endian)) {
-		rc = npk_save_open(&plain, w->h.s->store, npy->dtype, &npy->shape, err);
+		rc = npkfs_save_open(w->h.s, w->h.node->space, npy->dtype, &npy->shape, &plain, err);
 		if (rc == 0)
 			rc = npkfs_convert(w->payload.save, npy, plain, err);
 	}
@@ -181,7 +182,7 @@ static int write_view(struct npkfs_handle *h, struct npkfs_write *q, size_t *tak
 	pthread_mutex_unlock(&w->lock);
 	npkfs_announce_written(h->s, NULL, h->node->name, h->node->name_len);
 	if (npkfs_node_array(h->s, h->node, &a, NULL) == 0) {
-		npkfs_announce_grown(h->s, a, NULL); /* its time */
+		npkfs_announce_grown(h->s, h->node->space, a, NULL); /* its time */
 		npk_array_put(a);
 	}
 	q->announced = true;
@@ -254,7 +255,7 @@ int npkfs_view_open_write(struct npkfs_session *s, struct npkfs_node *node, stru
 	w->h = (struct npkfs_handle){.ops = &handle_ops, .s = s, .node = node, .direct = true};
 	w->staged = private;
 	w->header_len = npk_npy_header(w->header, info->dtype, &info->shape, s->config->header);
-	npkfs_payload_init(&w->payload, s->store, false);
+	npkfs_payload_init(&w->payload, s, node->space, false);
 	pthread_mutex_init(&w->lock, NULL);
 	o->direct_io = true; /* and with that no shared map */
 	*out = &w->h;

@@ -35,7 +35,7 @@ static void on_change(void *ctx, struct npk_array *a, enum npk_change what)
 	const char *name = npk_array_name(a, &len);
 
 	c->n++;
-	npkfs_announce(c->s, name, len, what);
+	npkfs_announce(c->s, NULL, name, len, what);
 }
 
 /* As the writer we are the only one who changes the store. */
