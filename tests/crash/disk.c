@@ -20,11 +20,15 @@ struct call {
 struct disk {
 	struct call *call;
 	size_t n;
+	enum disk_bug bug;
+	size_t fail_in; /* so many calls from now; only with fail_code */
+	int fail_code, lasting;
+	int failed, failed_op;
+	char failed_path[256];
 };
 
-static int record(void *ctx, const struct npki_io_call *c)
+static void add(struct disk *d, const struct npki_io_call *c)
 {
-	struct disk *d = ctx;
 	struct call *k;
 
 	d->call = realloc(d->call, (d->n + 1) * sizeof(*d->call));
@@ -35,7 +39,123 @@ static int record(void *ctx, const struct npki_io_call *c)
 		k->bytes = malloc(c->len + 1);
 		memcpy(k->bytes, c->bytes, c->len);
 	}
+}
+
+/* --- planted bugs ----------------------------------------------------------------------------------------------------- */
+
+static int ends(const char *path, const char *end)
+{
+	size_t n = strlen(path), m = strlen(end);
+
+	return n >= m && strcmp(path + n - m, end) == 0;
+}
+
+/* The last file that got this name, SIZE_MAX when there is none. */
+static size_t made_as(const struct disk *d, const char *path)
+{
+	for (size_t i = d->n; i-- > 0;)
+		if ((d->call[i].op == NPKI_IO_CREATE && strcmp(d->call[i].path, path) == 0) ||
+			(d->call[i].op == NPKI_IO_RENAME && strcmp(d->call[i].to, path) == 0))
+			return d->call[i].op == NPKI_IO_CREATE
+				       ? i
+				       : made_as(&(struct disk){.call = d->call, .n = i}, d->call[i].path);
+	return SIZE_MAX;
+}
+
+/* Writes what `from` holds over the file `to`, instead of the rename. */
+static int record_in_place(struct disk *d, const struct npki_io_call *c)
+{
+	size_t from = made_as(d, c->path), to = made_as(d, c->to);
+
+	if (from == SIZE_MAX || to == SIZE_MAX)
+		return 0;
+	add(d, &(struct npki_io_call){NPKI_IO_TRUNCATE, c->to, NULL, d->call[to].ino, 0, 0, NULL});
+	for (size_t i = from; i < d->n; i++)
+		if (d->call[i].op == NPKI_IO_WRITE && d->call[i].ino == d->call[from].ino)
+			add(d, &(struct npki_io_call){NPKI_IO_WRITE, c->to, NULL, d->call[to].ino, d->call[i].off,
+				       d->call[i].len, d->call[i].bytes});
+	add(d, &(struct npki_io_call){NPKI_IO_SYNC, c->to, NULL, d->call[to].ino, 0, 0, NULL});
+	add(d, &(struct npki_io_call){NPKI_IO_UNLINK, c->path, NULL, 0, 0, 0, NULL});
+	return 1;
+}
+
+/* Moves the rename that was recorded last to just behind the temp image's last write. */
+static void move_early(struct disk *d, const struct npki_io_call *c)
+{
+	struct call last = d->call[d->n - 1];
+	size_t from = made_as(&(struct disk){.call = d->call, .n = d->n - 1}, c->path), to = SIZE_MAX;
+
+	for (size_t i = from == SIZE_MAX ? d->n : from; i < d->n - 1; i++)
+		if (d->call[i].op == NPKI_IO_WRITE && d->call[i].ino == d->call[from].ino)
+			to = i + 1;
+	if (to == SIZE_MAX)
+		return;
+	memmove(d->call + to + 1, d->call + to, (d->n - 1 - to) * sizeof(*d->call));
+	d->call[to] = last;
+}
+
+static int plant(struct disk *d, const struct npki_io_call *c)
+{
+	switch (d->bug) {
+	case DISK_IMAGES_NOT_SYNCED:
+		return c->op == NPKI_IO_SYNC && ends(c->path, ".tmp");
+	case DISK_DATA_NOT_SYNCED:
+		return c->op == NPKI_IO_SYNC && ends(c->path, ".npkd");
+	case DISK_WRITTEN_IN_PLACE:
+		return c->op == NPKI_IO_RENAME && (ends(c->to, ".npkm") || ends(c->to, ".npkb")) &&
+		       record_in_place(d, c);
+	case DISK_METADATA_EARLY:
+		if (c->op != NPKI_IO_RENAME || !ends(c->to, ".npkm"))
+			return 0;
+		add(d, c);
+		move_early(d, c);
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+void disk_plant(struct disk *d, enum disk_bug bug)
+{
+	d->bug = bug;
+}
+
+/* --- recording -------------------------------------------------------------------------------------------------------- */
+
+static int record(void *ctx, const struct npki_io_call *c)
+{
+	struct disk *d = ctx;
+
+	if (d->fail_code && (d->fail_in == 0 || (d->failed && d->lasting))) {
+		if (!d->failed) {
+			d->failed_op = (int)c->op;
+			snprintf(d->failed_path, sizeof(d->failed_path), "%s", c->path);
+		}
+		d->failed = 1;
+		if (!d->lasting)
+			d->fail_in = SIZE_MAX;
+		return d->fail_code;
+	}
+	d->fail_in--;
+	if (!plant(d, c))
+		add(d, c);
 	return 0;
+}
+
+void disk_fail(struct disk *d, size_t nth, int code, int lasting)
+{
+	d->fail_in = nth;
+	d->fail_code = code;
+	d->lasting = lasting;
+	if (code)
+		d->failed = 0;
+}
+
+int disk_failed(const struct disk *d, int *op, const char **path)
+{
+	*op = d->failed_op;
+	*path = d->failed_path;
+	return d->failed;
 }
 
 struct disk *disk_new(void)
