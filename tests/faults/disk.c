@@ -1,0 +1,2 @@
+/* The disk of the power cuts, for the programs here: helpers are linked per directory. */
+#include "../crash/disk.c" /* NOLINT(bugprone-suspicious-include) */
