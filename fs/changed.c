@@ -162,18 +162,59 @@ static void mark(void *ctx, struct npkfs_node *node)
 		atomic_store(&node->compacted, true);
 }
 
+static uint64_t generation_of(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
+{
+	struct npk_array *a;
+	struct npk_gen *g;
+	uint64_t number = 0;
+
+	if (npkfs_array_get(s, sp, name, len, &a, NULL) != 0)
+		return 0;
+	if (npk_gen_get(&g, a, NULL) == 0) {
+		number = npk_gen_info(g)->number;
+		npk_gen_put(g);
+	}
+	npk_array_put(a);
+	return number;
+}
+
 void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
 {
 	struct search f = {.s = s, .one_space = true, .space = sp, .name = name, .len = len};
-	struct npk_array *a;
-	struct npk_gen *g;
 
-	if (npkfs_array_get(s, sp, name, len, &a, NULL) != 0)
-		return;
-	if (npk_gen_get(&g, a, NULL) == 0) {
-		f.generation = npk_gen_info(g)->number;
-		npk_gen_put(g);
+	f.generation = generation_of(s, sp, name, len);
+	if (f.generation != 0)
 		npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, mark, &f);
-	}
-	npk_array_put(a);
+}
+
+/* --- renames ------------------------------------------------------------------------------------------------------------- */
+
+struct renaming {
+	struct search from, to;
+	bool exchange;
+};
+
+static void follow(void *ctx, struct npkfs_node *node)
+{
+	const struct renaming *r = ctx;
+
+	if ((node->number & NPKFS_STAGED_NUMBER) != 0)
+		return;
+	/* A generation that has the old name now was made since. */
+	if (is_called(node, &r->from) && node->number != r->from.generation)
+		npkfs_node_call(node, r->to.name, r->to.len);
+	else if (r->exchange && is_called(node, &r->to) && node->number != r->to.generation)
+		npkfs_node_call(node, r->from.name, r->from.len);
+}
+
+void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to, bool exchange)
+{
+	struct renaming r = {.exchange = exchange};
+
+	r.from = (struct search){.s = s, .one_space = true, .space = sp, .name = from, .len = strlen(from)};
+	r.to = (struct search){.s = s, .one_space = true, .space = sp, .name = to, .len = strlen(to)};
+	r.from.generation = generation_of(s, sp, from, r.from.len);
+	r.to.generation = generation_of(s, sp, to, r.to.len);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, follow, &r);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_view_type, follow, &r);
 }

@@ -20,4 +20,8 @@ bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const cha
 /* No in-place write through a file that is open now reaches the array any more. */
 void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
 
+/* The store has renamed `from` to `to`, or exchanged the two: the nodes of all generations that are still in use follow, the
+ * older ones too, for they show the same slots. */
+void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to, bool exchange);
+
 #endif

@@ -220,7 +220,7 @@ static int run_rename(struct npkfs_query *q, const char *name, int argc, char **
 	npkfs_space_leave(q->node->space);
 	if (rc != 0)
 		return rc;
-	npkfs_renamed(q->s, q->node->space, argv[0]);
+	npkfs_renamed(q->s, q->node->space, name, argv[0], false);
 	npkfs_announce(q->s, q->node->space, name, strlen(name), NPK_GONE);
 	npkfs_announce(q->s, q->node->space, argv[0], strlen(argv[0]), NPK_APPEARED);
 	return reply_array(q, "rename", argv[0], NULL, err);

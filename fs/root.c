@@ -116,26 +116,6 @@ int npkfs_root_unlink(struct npkfs_session *s, struct npkfs_node *dir, const cha
 
 /* --- rename ------------------------------------------------------------------------------------------------------------- */
 
-void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *name)
-{
-	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
-	struct npkfs_node *node;
-	struct npk_array *a;
-	struct npk_gen *g;
-
-	if (npkfs_array_get(s, sp, name, strlen(name), &a, NULL) != 0)
-		return;
-	if (npk_gen_get(&g, a, NULL) == 0) {
-		key.number = npk_gen_info(g)->number;
-		node = npkfs_node_by_key(&s->inodes, &key);
-		if (node != NULL)
-			npkfs_node_call(node, name, strlen(name));
-		npkfs_node_put(&s->inodes, node);
-		npk_gen_put(g);
-	}
-	npk_array_put(a);
-}
-
 static int rename_array(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to,
 	unsigned flags, struct npk_err *err)
 {
@@ -158,9 +138,7 @@ static int rename_array(struct npkfs_session *s, struct npkfs_space *sp, const c
 	npkfs_space_leave(sp);
 	if (rc != 0)
 		return rc;
-	npkfs_renamed(s, sp, target);
-	if (flags & RENAME_EXCHANGE)
-		npkfs_renamed(s, sp, from);
+	npkfs_renamed(s, sp, from, target, flags & RENAME_EXCHANGE);
 	npkfs_announce(s, sp, from, strlen(from), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_GONE);
 	npkfs_announce(s, sp, target, strlen(target), flags & RENAME_EXCHANGE ? NPK_CHANGED : NPK_APPEARED);
 	return npkfs_sync_change(s, err);

@@ -11,7 +11,5 @@ int npkfs_root_unlink(struct npkfs_session *s, struct npkfs_node *dir, const cha
 /* `flags` as renameat2(2) has them. */
 int npkfs_root_rename(struct npkfs_session *s, struct npkfs_space *sp, const char *from, const char *to, unsigned flags,
 	const struct npkfs_caller *who, struct npk_err *err);
-/* The node of what is called `to` follows a rename that the store has carried out. */
-void npkfs_renamed(struct npkfs_session *s, struct npkfs_space *sp, const char *name);
 
 #endif
