@@ -111,6 +111,22 @@ static int touch(struct npk_store *s, const struct item *i, struct npk_array *a,
 	return note(s, i, a, moved);
 }
 
+/* A generation that somebody holds keeps its rows: it is mapped before its file's name goes to another one. */
+static void map_held(struct npk_array *a)
+{
+	struct npk_gen *g = NULL;
+
+	pthread_mutex_lock(&a->lock);
+	if (a->cur &&
+		(atomic_load_explicit(&a->cur->refs, memory_order_relaxed) > 1 ||
+			(a->cur->nsegs && atomic_load_explicit(&a->cur->seg[0].file->refs, memory_order_relaxed) > 1)))
+		g = npk_gen_ref(a->cur); /* it, or an older one with the same file */
+	pthread_mutex_unlock(&a->lock);
+	if (g)
+		npk_gen_map(g, NULL); /* else its holder is told when it reads */
+	npk_gen_put(g);
+}
+
 /* The files of an array that goes away. What a damaged entry names is not touched. */
 static int retire(struct npk_store *s, struct npk_array *a)
 {
@@ -120,6 +136,7 @@ static int retire(struct npk_store *s, struct npk_array *a)
 
 	if (!l || !a || a->entry->damage)
 		return 0;
+	map_held(a);
 	if (npki_is_manifest(a->entry->file) && npk_gen_get(&g, a, NULL) == 0) {
 		for (size_t i = 0; i < g->nsegs && rc == 0; i++)
 			rc = npki_names_add(l, g->seg[i].file->path);

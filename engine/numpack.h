@@ -310,7 +310,8 @@ int npk_store_lock(struct npk_store *s, struct npk_err *err);
 
 /* Everything changed so far survives a power cut. */
 int npk_store_fsync(struct npk_store *s, struct npk_err *err);
-/* And is in metadata and bitmaps, with NumPack's own file names: what any version of NumPack reads. */
+/* And is in metadata and bitmaps, with NumPack's own file names: what any version of NumPack reads. While a transaction is
+ * open, an array may keep a name of ours: NumPack 0.7 follows it, older ones do not. */
 int npk_store_sync(struct npk_store *s, struct npk_err *err);
 /* As npk_store_sync(), then closes. The store is closed also when an error is returned; what could not be written is in
  * the journal. npk_store_close() does the same and tells nobody. */

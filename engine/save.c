@@ -211,6 +211,8 @@ int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err)
 	rc = npki_tx_extent(&tx, w->path, 0, w->end, w->crc, err);
 	if (rc == 0 && npki_tx_set(&tx, name, strlen(name), w->dtype, &w->shape, w->path, npki_tick(w->s->writer)) != 0)
 		rc = npk_fail(err, ENOMEM, "no memory");
+	if (rc == 0 && npki_names_add(&tx.created, w->path) != 0)
+		rc = npk_fail(err, ENOMEM, "no memory");
 	if (rc == 0)
 		rc = npki_tx_log(&tx, err);
 	if (rc == 0)
@@ -226,7 +228,7 @@ void npk_save_abort(struct npk_save *w)
 		return;
 	if (w->fd >= 0)
 		close(w->fd);
-	if (w->path[0])
+	if (w->path[0] && !w->s->writer->failed)         /* then a record may name it; recovery knows */
 		npki_unlink(w->s->dirfd, w->path, NULL); /* one that stays carries our nonce: recovery takes it */
 	npki_store_put(w->s);
 	free(w);

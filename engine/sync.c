@@ -98,6 +98,7 @@ static int add_naming(struct namings *w, const struct npk_array *a, char *to)
  * fresh names. Under w->lock. */
 static int find_namings(struct npk_store *s, struct namings *out, struct npk_err *err)
 {
+	struct npki_names *old = &s->writer->retired; /* while a transaction may still show them */
 	struct npk_array **list;
 	const char **used;
 	char *to;
@@ -106,6 +107,8 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 
 	if (rc != 0)
 		return rc;
+	if (s->writer->txns)
+		npki_names_sort(old);
 	used = malloc((n + 1) * sizeof(char *));
 	rc = used ? 0 : -ENOMEM;
 	for (size_t i = 0; i < n && rc == 0; i++)
@@ -121,7 +124,7 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 			rc = -ENOMEM;
 			break;
 		}
-		if (strcmp(to, e->file) == 0) {
+		if (strcmp(to, e->file) == 0 || (s->writer->txns && npki_names_has(old, to))) {
 			free(to);
 		} else if (bsearch(&to, used, n, sizeof(char *), by_file)) {
 			free(to);
@@ -281,29 +284,31 @@ static int remove_journal(struct npk_store *s, struct npk_err *err)
 
 int npki_finish(struct npk_store *s, struct npk_err *err)
 {
+	struct npki_writer *w = s->writer;
 	int rc = 0;
 
-	if (!s->writer || s->writer->lock_fd < 0)
+	if (!w || w->closed)
 		return 0;
 	npki_txn_end_all(s);
-	if (s->writer->failed)
-		rc = npk_fail(err, EIO, "%.500s", s->writer->why);
-	if (rc == 0)
+	if (w->lock_fd >= 0 && w->failed)
+		rc = npk_fail(err, EIO, "%.500s", w->why);
+	else if (w->lock_fd >= 0)
 		rc = npk_store_sync(s, err);
-	return rc == 0 ? remove_journal(s, err) : rc;
+	if (rc == 0 && w->lock_fd >= 0)
+		rc = remove_journal(s, err);
+	pthread_mutex_lock(&w->lock);
+	w->closed = true;
+	if (w->lock_fd >= 0)
+		close(w->lock_fd);
+	w->lock_fd = -1;
+	pthread_mutex_unlock(&w->lock);
+	return rc;
 }
 
 int npk_store_finish(struct npk_store *s, struct npk_err *err)
 {
 	int rc = npki_finish(s, err);
 
-	if (s->writer) { /* close must not try again */
-		pthread_mutex_lock(&s->writer->lock);
-		if (s->writer->lock_fd >= 0)
-			close(s->writer->lock_fd);
-		s->writer->lock_fd = -1;
-		pthread_mutex_unlock(&s->writer->lock);
-	}
-	npk_store_close(s);
+	npk_store_close(s); /* which does not try again */
 	return rc;
 }

@@ -345,7 +345,9 @@ int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err)
 	if (!w)
 		return npk_fail(err, EROFS, "%.300s: was opened to read", s->path);
 	pthread_mutex_lock(&w->lock);
-	if (w->failed)
+	if (w->closed)
+		rc = npk_fail(err, ESTALE, "%.300s: was closed", s->path);
+	else if (w->failed)
 		rc = npk_fail(err, EROFS, "%.500s", w->why);
 	if (rc == 0 && s->base)
 		rc = npki_txn_may_change(s->txn, err);

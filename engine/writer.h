@@ -60,6 +60,7 @@ struct npki_writer {
 	uint64_t clock_us;
 	uint64_t hash, disk_hash; /* of the entries as they are, and as the metadata on disk has them */
 	bool new_names;           /* names that no fsync of the directory has covered */
+	bool closed;              /* the store was: what is left of it can be read */
 	bool failed;              /* the outcome of a change is unknown: read-only from now on */
 	char why[NPK_ERR_MAX];
 	struct npki_extent *unsealed;
@@ -150,7 +151,7 @@ void npki_touched_fini(struct npki_touched_list *l);
 
 int npki_seal(struct npk_store *s, struct npk_err *err);
 int npki_checkpoint(struct npk_store *s, struct npk_err *err);
-/* What closing has to do, if this process is the writer. */
+/* What closing has to do, if this process is the writer, once; lets the lock file go, whatever comes of it. */
 int npki_finish(struct npk_store *s, struct npk_err *err);
 /* Parts of both. drop_sealed() and take_dirty() under w->lock: what is dirty is taken out of the writer, and all up to
  * *upto relies on it. */
