@@ -145,21 +145,25 @@ static int retire(struct npk_store *s, struct npk_array *a)
 	return rc == 0 ? npki_names_add(l, a->entry->file) : rc;
 }
 
-/* What `a` has no use for of the files it had: `old` and the segments of `g`. */
-static int retire_rest(struct npk_store *s, const struct npk_gen *g, const struct npki_entry *old, struct npk_array *a)
+/* What `a` has no use for of the files it had: `old` and the segments of `g`. *copied: its rows lie in other files now. */
+static int retire_rest(
+	struct npk_store *s, const struct npk_gen *g, const struct npki_entry *old, struct npk_array *a, bool *copied)
 {
 	struct npki_names *l = s->writer && !s->base ? &s->writer->retired : NULL;
 	struct npk_gen *now;
 	int rc = l ? npki_names_add(l, old->file) : 0;
 
+	*copied = !g->segmented;
 	if (rc != 0 || !l || !g->segmented)
 		return rc;
 	rc = npk_gen_get(&now, a, NULL);
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < g->nsegs && rc == 0; i++)
-		if (i >= now->nsegs || strcmp(g->seg[i].file->path, now->seg[i].file->path) != 0)
+		if (i >= now->nsegs || strcmp(g->seg[i].file->path, now->seg[i].file->path) != 0) {
+			*copied = true;
 			rc = npki_names_add(l, g->seg[i].file->path);
+		}
 	npk_gen_put(now);
 	return rc;
 }
@@ -301,7 +305,7 @@ static int apply_grow(struct npk_store *s, struct npki_rd *r)
 	struct npk_gen *g = NULL, *next;
 	struct npk_shape shape;
 	struct npk_array *a;
-	bool same;
+	bool same, copied = false;
 	int rc;
 
 	file = take_name(r);
@@ -324,7 +328,9 @@ static int apply_grow(struct npk_store *s, struct npki_rd *r)
 		old = npki_entry_ref(a->entry);
 		rc = put(s, &i, a, e, live, next);
 		if (rc == 0 && !same) /* a manifest, or a copy */
-			rc = retire_rest(s, g, old, a);
+			rc = retire_rest(s, g, old, a, &copied);
+		if (rc == 0 && copied && !s->base) /* a bitmap of the new rows says nothing of the old ones */
+			rc = note(s, &i, a, true);
 		npki_entry_put(old);
 	}
 	npk_gen_put(g);
@@ -340,7 +346,7 @@ static int apply_file(struct npk_store *s, struct npki_rd *r)
 	struct npki_rowmap *live = NULL;
 	struct npk_gen *g = NULL, *next = NULL;
 	struct npki_entry *e;
-	int rc = !a ? -EUCLEAN : npk_gen_get(&g, a, NULL);
+	int rc = !a || !npki_is_plain_path(file.name, file.len) ? -EUCLEAN : npk_gen_get(&g, a, NULL);
 
 	if (rc == 0)
 		rc = npk_gen_map(g, NULL);
@@ -353,7 +359,13 @@ static int apply_file(struct npk_store *s, struct npki_rd *r)
 		live = npki_rowmap_ref(g->live);
 		if (e)
 			next = npki_gen_refile(g, &(struct npki_layout){e, live, true});
-		rc = put(s, &i, a, e, live, next);
+		if (!next) /* a copy, whose rows were changed: a new bitmap says nothing of the old ones */
+			rc = note(s, &i, a, true);
+		if (rc != 0) {
+			npki_entry_put(e);
+			npki_rowmap_put(live);
+		} else
+			rc = put(s, &i, a, e, live, next);
 	}
 	npk_gen_put(g);
 	npk_array_put(a);

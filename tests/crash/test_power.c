@@ -1,4 +1,4 @@
-/* Cut the power anywhere in a random history of changes. After the reboot the store holds a prefix of the acknowledged
+/* Cut the power anywhere in a random history of changes, some of them transactions of several arrays. After the reboot the store holds a prefix of the acknowledged
  * changes that contains everything before the last fsync; recovery cut short or run again gives the same; and a reader
  * with NumPack's own rules, who knows no journal, sees of every array an old or the new content or no such array. */
 #include "../t.h"
@@ -192,6 +192,29 @@ static int step(struct npk_store *s, struct world *w, int in_place, uint64_t *rn
 	}
 }
 
+/* Several changes in one: nothing of it counts before the commit. Rows may be written in place inside, since nobody sees
+ * them. Returns whether something changed. */
+static int txn(struct npk_store *s, struct world *w, uint64_t *rnd)
+{
+	struct world *in = malloc(sizeof(*in));
+	int synced, n = (int)(t_rand(rnd) % 6) + 1, any = 0;
+	struct npk_txn *t;
+
+	*in = *w;
+	T_CHECK(npk_txn_begin(&t, s, NULL) == 0);
+	for (int i = 0; i < n; i++)
+		any |= step(npk_txn_store(t), in, 1, rnd, &synced);
+	if (t_rand(rnd) % 4 == 0) {
+		npk_txn_abort(t);
+		any = 0;
+	} else {
+		T_CHECK(npk_txn_commit(t, NULL, NULL, NULL) == 0);
+		*w = *in;
+	}
+	free(in);
+	return any;
+}
+
 static void make_history(struct history *h, uint64_t seed, enum disk_bug bug, const char *path)
 {
 	struct npk_store *s;
@@ -209,7 +232,9 @@ static void make_history(struct history *h, uint64_t seed, enum disk_bug bug, co
 	h->durable[0] = 0;
 	for (int tries = 0; h->n < OPS && tries < 3 * OPS; tries++) {
 		h->state[h->n + 1] = h->state[h->n];
-		if (step(s, &h->state[h->n + 1], h->in_place, &rnd, &synced))
+		synced = 0;
+		if (t_rand(&rnd) % 4 == 0 ? txn(s, &h->state[h->n + 1], &rnd)
+					  : step(s, &h->state[h->n + 1], h->in_place, &rnd, &synced))
 			h->acked[++h->n] = disk_length(h->disk);
 		if (synced)
 			for (size_t i = 0; i <= h->n; i++)
