@@ -17,12 +17,13 @@
 #endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_FAST
+#include <immintrin.h>
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
 #define SAMPLE_ROWS 8192u
 #define DEAD (~(uint64_t)0)
-#define BATCH 64 /* rows that select_many() takes through its steps together */
+#define BATCH 128 /* rows that select_many() takes through its steps together */
 
 /* Never freed, never written: every chunk without a deleted slot. */
 static struct npki_chunk full_chunk __attribute__((aligned(64)));
@@ -43,7 +44,7 @@ INLINE unsigned ones(uint64_t w)
 
 /* select() must not guess: where a row lies is random, and one mispredicted branch costs as much as all the rest. So
  * every step counts how many candidates come before the one wanted instead of looking for it, in loops of fixed length
- * that compilers unroll. `fast` says that the code is for a CPU with BMI2. */
+ * that compilers unroll. */
 
 typedef int16_t lanes __attribute__((vector_size(16), may_alias));
 typedef uint64_t quads __attribute__((vector_size(16)));
@@ -59,18 +60,11 @@ INLINE unsigned count_le(uint64_t sums, unsigned r)
 
 /* The position of one number `r` (from 0) of a word that has more than r ones: the byte from the sums of ones up to each
  * byte, then the bit from the sums up to each bit of it. */
-INLINE unsigned select_word(uint64_t w, unsigned r, bool fast)
+INLINE unsigned select_word(uint64_t w, unsigned r)
 {
 	uint64_t s = w - ((w >> 1) & 0x5555555555555555u), bits;
 	unsigned at;
 
-#ifdef HAVE_FAST
-	if (fast) { /* moves bit r to where w has its one number r */
-		__asm__("pdepq %2, %1, %0" : "=r"(bits) : "r"((uint64_t)1 << r), "rm"(w));
-		return (unsigned)__builtin_ctzll(bits);
-	}
-#endif
-	(void)fast;
 	s = (s & 0x3333333333333333u) + ((s >> 2) & 0x3333333333333333u);
 	s = ((s + (s >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * BYTES; /* byte i: ones in bytes 0..i */
 	at = 8 * count_le(s, r);
@@ -101,7 +95,7 @@ INLINE unsigned find_block(const struct npki_chunk *c, unsigned r, uint64_t flip
 }
 
 /* The bit number `r` of a chunk, which is known to lie in block `b`. */
-INLINE unsigned select_block(const struct npki_chunk *c, unsigned b, unsigned r, uint64_t flip, bool fast)
+INLINE unsigned select_block(const struct npki_chunk *c, unsigned b, unsigned r, uint64_t flip)
 {
 	const uint64_t *word = c->word + 8 * b;
 	unsigned w = 0, sum = 0, base = 0;
@@ -113,7 +107,7 @@ INLINE unsigned select_block(const struct npki_chunk *c, unsigned b, unsigned r,
 		w += sum <= r;
 		base = sum <= r ? sum : base;
 	}
-	return 512 * b + 64 * w + select_word(word[w] ^ flip, r - base, fast);
+	return 512 * b + 64 * w + select_word(word[w] ^ flip, r - base);
 }
 
 /* The last chunk with rank[] <= row. While a quarter of the slots is live, a sample is at most one chunk away. */
@@ -135,64 +129,139 @@ INLINE size_t find_chunk(const struct npki_rowmap *m, uint64_t row)
 	return lo;
 }
 
-/* Each step leaves the memory of the next one on its way for all rows of the batch. */
-INLINE void select_steps(const struct npki_rowmap *m, uint64_t *rows, size_t n, bool fast)
-{
+/* The rows of a batch on their way. Each step leaves the memory of the next one on its way for all of them; the last one
+ * the row itself, so that a CPU that waits for memory looks up further rows meanwhile. */
+struct batch {
 	const struct npki_chunk *chunk[BATCH];
 	uint32_t r[BATCH], block[BATCH];
+};
 
+INLINE void find_chunks(const struct npki_rowmap *m, uint64_t *rows, size_t n, struct batch *b)
+{
 	for (size_t i = 0; i < n; i++) {
 		size_t c = find_chunk(m, rows[i]);
 
-		chunk[i] = m->chunk[c];
-		r[i] = (uint32_t)(rows[i] - m->rank[c]);
+		b->chunk[i] = m->chunk[c];
+		b->r[i] = (uint32_t)(rows[i] - m->rank[c]);
 		rows[i] = (uint64_t)c * NPKI_CHUNK_BITS;
-		__builtin_prefetch(&chunk[i]->before[0]);
-		__builtin_prefetch(&chunk[i]->before[NPKI_CHUNK_BLOCKS / 2]);
+		__builtin_prefetch(&b->chunk[i]->before[0]);
+		__builtin_prefetch(&b->chunk[i]->before[NPKI_CHUNK_BLOCKS / 2]);
+	}
+}
+
+INLINE void found_slot(uint64_t slot, const struct npki_data *data)
+{
+	if (data) {
+		__builtin_prefetch(data->base + slot * data->row_bytes);
+		__builtin_prefetch(data->base + (slot + 1) * data->row_bytes - 1);
+	}
+}
+
+CLONES static void select_any_cpu(const struct npki_rowmap *m, uint64_t *rows, size_t n, const struct npki_data *data)
+{
+	struct batch b;
+
+	find_chunks(m, rows, n, &b);
+	for (size_t i = 0; i < n; i++) {
+		b.block[i] = find_block(b.chunk[i], b.r[i], 0);
+		__builtin_prefetch(&b.chunk[i]->word[8 * b.block[i]]);
 	}
 	for (size_t i = 0; i < n; i++) {
-		block[i] = find_block(chunk[i], r[i], 0);
-		__builtin_prefetch(&chunk[i]->word[8 * block[i]]);
+		rows[i] += select_block(b.chunk[i], b.block[i], b.r[i], 0);
+		found_slot(rows[i], data);
 	}
-	for (size_t i = 0; i < n; i++)
-		rows[i] += select_block(chunk[i], block[i], r[i], 0, fast);
 }
 
-CLONES static void select_any_cpu(const struct npki_rowmap *m, uint64_t *rows, size_t n)
-{
-	select_steps(m, rows, n, false);
-}
-
-static void (*select_batch)(const struct npki_rowmap *m, uint64_t *rows, size_t n) = select_any_cpu; /* n <= BATCH */
+static void (*select_batch)(const struct npki_rowmap *m, uint64_t *rows, size_t n,
+	const struct npki_data *data) = select_any_cpu; /* n <= BATCH */
 
 #ifdef HAVE_FAST
-__attribute__((target("popcnt,bmi,bmi2"))) static void select_fast(
-	const struct npki_rowmap *m, uint64_t *rows, size_t n)
+#define FAST __attribute__((target("popcnt,bmi,bmi2,avx2")))
+
+/* find_block() with 16 counts at a time. */
+FAST INLINE unsigned find_block_fast(const struct npki_chunk *c, unsigned r)
 {
-	select_steps(m, rows, n, true);
+	const __m256i *before = (const __m256i *)c->before, wanted = _mm256_set1_epi16((int16_t)r);
+	__m256i low = _mm256_packs_epi16(_mm256_cmpgt_epi16(before[0], wanted), _mm256_cmpgt_epi16(before[1], wanted));
+	__m256i high = _mm256_packs_epi16(_mm256_cmpgt_epi16(before[2], wanted), _mm256_cmpgt_epi16(before[3], wanted));
+	uint64_t behind = (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
+
+	return NPKI_CHUNK_BLOCKS - 1 - ones(behind);
+}
+
+/* The ones of each of four words: those of each half byte by table, summed. */
+FAST INLINE __m256i ones_of_words(__m256i w)
+{
+	const __m256i table = _mm256_setr_epi8(
+		0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+	const __m256i half = _mm256_set1_epi8(15);
+	__m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(w, half));
+	__m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(w, 4), half));
+
+	return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
+}
+
+/* select_block() with the sums up to each of the 8 words side by side. */
+FAST INLINE unsigned select_block_fast(const struct npki_chunk *c, unsigned b, unsigned r)
+{
+	const __m256i *word = (const __m256i *)(c->word + 8 * b);
+	__m256i packed = _mm256_packus_epi32(ones_of_words(word[0]), ones_of_words(word[1]));
+	__m128i sums = _mm_packus_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)), behind,
+		base;
+	uint64_t bits;
+	unsigned w;
+
+	r -= c->before[b];
+	sums = _mm_shuffle_epi8(
+		sums, _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15)); /* in order */
+	sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 2));
+	sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 4));
+	sums = _mm_add_epi16(sums, _mm_slli_si128(sums, 8));
+	behind = _mm_cmpgt_epi16(sums, _mm_set1_epi16((int16_t)r));
+	w = 8 - ones((unsigned)_mm_movemask_epi8(behind)) / 2;
+	/* The largest sum that is not behind, or 0: of numbers turned around the smallest, for which there is an instruction. */
+	base = _mm_minpos_epu16(_mm_xor_si128(_mm_andnot_si128(behind, sums), _mm_set1_epi16(-1)));
+	r -= ~(unsigned)_mm_cvtsi128_si32(base) & 0xFFFF;
+	bits = _pdep_u64((uint64_t)1 << r, c->word[8 * b + w]); /* moves bit r to where the word has its one number r */
+	return 512 * b + 64 * w + (unsigned)__builtin_ctzll(bits);
+}
+
+FAST static void select_fast(const struct npki_rowmap *m, uint64_t *rows, size_t n, const struct npki_data *data)
+{
+	struct batch b;
+
+	find_chunks(m, rows, n, &b);
+	for (size_t i = 0; i < n; i++) {
+		b.block[i] = find_block_fast(b.chunk[i], b.r[i]);
+		__builtin_prefetch(&b.chunk[i]->word[8 * b.block[i]]);
+	}
+	for (size_t i = 0; i < n; i++) {
+		rows[i] += select_block_fast(b.chunk[i], b.block[i], b.r[i]);
+		found_slot(rows[i], data);
+	}
 }
 
 /* On the first two Zen, pdep is a loop in microcode. */
 __attribute__((constructor)) static void select_init(void)
 {
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") && !__builtin_cpu_is("znver1") &&
-		!__builtin_cpu_is("znver2"))
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
+		!__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2"))
 		select_batch = select_fast;
 }
 #endif
 
 uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row)
 {
-	select_batch(m, &row, 1);
+	select_batch(m, &row, 1, NULL);
 	return row;
 }
 
-void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n)
+void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n, const struct npki_data *data)
 {
 	for (; n > BATCH; rows += BATCH, n -= BATCH)
-		select_batch(m, rows, BATCH);
-	select_batch(m, rows, n);
+		select_batch(m, rows, BATCH, data);
+	select_batch(m, rows, n, data);
 }
 
 CLONES uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i)
@@ -208,7 +277,7 @@ CLONES uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i)
 	}
 	i -= (uint64_t)lo * NPKI_CHUNK_BITS - m->rank[lo];
 	return (uint64_t)lo * NPKI_CHUNK_BITS +
-	       select_block(m->chunk[lo], find_block(m->chunk[lo], (unsigned)i, DEAD), (unsigned)i, DEAD, false);
+	       select_block(m->chunk[lo], find_block(m->chunk[lo], (unsigned)i, DEAD), (unsigned)i, DEAD);
 }
 
 CLONES uint64_t npki_rowmap_rank(const struct npki_rowmap *m, uint64_t slot)

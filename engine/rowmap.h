@@ -57,7 +57,12 @@ uint64_t npki_rowmap_select(const struct npki_rowmap *m, uint64_t row);    /* ro
 uint64_t npki_rowmap_rank(const struct npki_rowmap *m, uint64_t slot);     /* live slots before it; slot <= nslots */
 bool npki_rowmap_live(const struct npki_rowmap *m, uint64_t slot);         /* slot < nslots */
 uint64_t npki_rowmap_select_dead(const struct npki_rowmap *m, uint64_t i); /* i < nslots - nlive */
-void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n); /* each row becomes its slot */
+/* Each row becomes its slot. The bytes of the slot are sent for, if `data` (may be NULL) says where they are. */
+struct npki_data {
+	const uint8_t *base; /* of slot 0 */
+	size_t row_bytes;
+};
+void npki_rowmap_select_many(const struct npki_rowmap *m, uint64_t *rows, size_t n, const struct npki_data *data);
 
 /* The first live slot at or after `slot`, and how many live slots follow it without a gap, at most `want`. False when
  * there is none. */

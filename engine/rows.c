@@ -211,13 +211,17 @@ void npki_copy_range(const struct npk_gen *g, uint64_t first, uint64_t nrows, ui
 void npki_copy_batch(const struct npk_gen *g, uint64_t *rows, size_t n, uint8_t *out)
 {
 	size_t row_bytes = g->info.row_bytes;
+	const struct npki_data data = {g->seg[0].base, row_bytes};
 	const uint8_t *from[NPKI_BATCH];
+	bool sent_for = g->live && g->nsegs == 1 && row_bytes > 0;
 	uint64_t together;
 
 	if (g->live)
-		npki_rowmap_select_many(g->live, rows, n);
+		npki_rowmap_select_many(g->live, rows, n, sent_for ? &data : NULL);
 	for (size_t i = 0; i < n; i++) {
-		from[i] = g->nsegs == 1 ? g->seg[0].base + rows[i] * row_bytes : npki_slot_at(g, rows[i], &together);
+		from[i] = g->nsegs == 1 ? data.base + rows[i] * row_bytes : npki_slot_at(g, rows[i], &together);
+		if (sent_for)
+			continue;
 		__builtin_prefetch(from[i]);
 		if (row_bytes > 32)
 			__builtin_prefetch(from[i] + row_bytes - 1);

@@ -36,8 +36,8 @@ TEST(every_cpu_selects_the_same_slots)
 		for (uint64_t first = 0; first + BATCH <= m->nlive; first += BATCH) {
 			for (unsigned i = 0; i < BATCH; i++)
 				any[i] = here[i] = first + i;
-			select_any_cpu(m, any, BATCH);
-			npki_rowmap_select_many(m, here, BATCH);
+			select_any_cpu(m, any, BATCH, NULL);
+			npki_rowmap_select_many(m, here, BATCH, NULL);
 			npki_rowmap_list(m, here[0], listed, BATCH);
 			T_CHECKF(memcmp(any, here, sizeof(any)) == 0 && memcmp(listed, here, sizeof(here)) == 0,
 				"%llu %% live: rows from %llu", (unsigned long long)percent, (unsigned long long)first);
