@@ -267,6 +267,8 @@ struct npk_view_info {
 
 const struct npk_view_info *npk_view_info(const struct npk_view *v); /* borrowed while v is open */
 struct npk_gen *npk_view_gen(const struct npk_view *v);              /* borrowed while v is open */
+/* Which row of the generation row `row` (< rows) of the selection is. */
+uint64_t npk_view_row(const struct npk_view *v, uint64_t row);
 
 /* Copies `len` bytes from byte `off` of the selected elements in C order; off + len <= bytes. Any thread, any number
  * at once; allocates nothing and takes no lock once the generation is mapped. */
@@ -277,10 +279,22 @@ size_t npk_view_borrow(struct npk_view *v, uint64_t off, const void **out);
 
 /* --- other shapes of the same data ------------------------------------------------------------------------------- */
 
-/* A reader that turns rows into CSV: one line per row, numbers that read back to the same value, complex as 1+2j,
- * bool as 0/1, rows of more than one dimension flattened. One thread at a time. */
+/* One element as text, the same in every locale: the fewest digits that read back to the same value (those of a float16 as
+ * a float32), in the form of C's %g; complex as 1+2j, bool as 0 and 1, and nan without a sign. Returns its length, at most
+ * NPK_ELEMENT_MAX; there is no NUL behind it. */
+#define NPK_ELEMENT_MAX 64
+size_t npk_element_text(char out[NPK_ELEMENT_MAX], unsigned dtype, const void *element);
+/* The element that a text of `len` bytes says; blanks around it are fine. -EINVAL: it is none (real numbers as strtod() in
+ * the C locale reads them but hexadecimal ones, complex ones as Python writes them, bool as 0, 1, true, false); -ERANGE: an
+ * integer that the dtype does not hold. A real number beyond the largest becomes inf. */
+int npk_element_parse(void *element, unsigned dtype, const char *text, size_t len);
+
+/* A reader that turns rows into CSV: one line per row, elements as npk_element_text() has them, rows of more than one
+ * dimension flattened. One thread at a time. */
 struct npk_csv;
 int npk_csv_open(struct npk_csv **out, struct npk_gen *g, struct npk_err *err);
+/* The rows and columns of a selection, with another character between elements. The view is borrowed until close. */
+int npk_csv_open_view(struct npk_csv **out, struct npk_view *v, char delimiter, struct npk_err *err);
 ssize_t npk_csv_read(struct npk_csv *c, void *buf, size_t len, struct npk_err *err); /* 0 at the end, or -errno */
 void npk_csv_close(struct npk_csv *c);
 
@@ -292,6 +306,51 @@ uint64_t npk_tensors_size(const struct npk_tensors *t);
 int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
 void npk_tensors_close(struct npk_tensors *t);
+
+/* --- arrays from files of other formats -------------------------------------------------------------------------- */
+
+enum npk_format {
+	NPK_FORMAT_NPY,     /* one .npy stream or several, one behind the other */
+	NPK_FORMAT_NPZ,     /* a zip archive of .npy files, stored or deflated */
+	NPK_FORMAT_CSV,     /* lines of numbers */
+	NPK_FORMAT_TENSORS, /* .safetensors */
+	NPK_FORMAT_RAW,     /* nothing but elements, little-endian, C order */
+	NPK_FORMAT_COUNT
+};
+
+struct npk_source_how {
+	enum npk_format format;
+	const char *file; /* for messages */
+	/* CSV and raw only: */
+	int dtype; /* -1: CSV takes int64, float64 or complex128, whatever its first MiB needs */
+	const struct npk_shape
+		*row; /* the dimensions of one row, ndim 0: a number; NULL: raw has 1-d arrays, CSV rows of as
+				      * many numbers as the first line has, or 1-d arrays when that is one */
+	/* CSV only: */
+	char delimiter; /* between numbers; 0: ',' or ';' or a tab if the first line has one, else blanks */
+	char comment;   /* from here to the end of the line nothing counts; 0: there is no such character */
+	uint64_t skip;  /* lines at the beginning that are not looked at */
+};
+
+struct npk_source_array {
+	const char *name; /* borrowed until the next call; NULL: the format has no names */
+	unsigned dtype;
+	struct npk_shape shape; /* dim[0] is 0 when rows_known is false */
+	bool rows_known;        /* else the end of the file tells */
+};
+
+/* Reads the arrays of a file front to back, in bounded memory, as the bytes of C-order little-endian arrays. `fd` is
+ * borrowed until close and read from its offset on; one that cannot seek is first copied to an unnamed temporary file
+ * ($TMPDIR) where the format (.npz) or the order of elements (Fortran's) needs that. One thread at a time. Broken or
+ * impossible files: -EINVAL with the file, the byte or line, and the value. */
+struct npk_source;
+int npk_source_open(struct npk_source **out, int fd, const struct npk_source_how *how, struct npk_err *err);
+/* 1: there is one more array; 0: that was all. What was not read of the last one is skipped. */
+int npk_source_next(struct npk_source *src, struct npk_source_array *out, struct npk_err *err);
+/* The array's next bytes, whole elements, at most 1 MiB, borrowed until the next call. *len 0: the array is complete, and
+ * what the format has to check it by (a CRC) agreed. */
+int npk_source_read(struct npk_source *src, const void **bytes, size_t *len, struct npk_err *err);
+void npk_source_close(struct npk_source *src);
 
 /* --- changing -------------------------------------------------------------------------------------------------------- */
 

@@ -1,11 +1,8 @@
 /* cells.c - prints elements, reading the view in small blocks. */
 #include "cells.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,116 +73,54 @@ static int check_size(const struct cells *c)
 
 /* --- numbers ---------------------------------------------------------------------------------------------------------- */
 
-static double half_to_double(uint16_t h)
-{
-	int exponent = h >> 10 & 31;
-	double m = h & 1023, value;
-
-	if (exponent == 31)
-		value = m != 0 ? (double)NAN : (double)INFINITY;
-	else
-		value = exponent == 0 ? ldexp(m, -24) : ldexp(m + 1024, exponent - 25);
-	return h & 0x8000 ? -value : value;
-}
-
-/* The fewest digits, from `digits` on, that read back to the same value. The daemon runs in the C locale. */
-static void print_real(struct npk_text *out, double x, int digits, bool single)
-{
-	char text[40];
-
-	if (isnan(x)) {
-		npk_text_printf(out, "nan");
-		return;
-	}
-	for (;; digits++) {
-		snprintf(text, sizeof(text), "%.*g", digits, x);
-		if (isinf(x) || digits >= 17 || (single ? (double)strtof(text, NULL) == x : strtod(text, NULL) == x))
-			break;
-	}
-	npk_text_printf(out, "%s", text);
-}
-
 void npkfs_cells_real(struct npk_text *out, double x)
 {
-	print_real(out, x, 15, false);
+	char text[NPK_ELEMENT_MAX];
+
+	npk_text_add(out, text, npk_element_text(text, NPK_F64, &x));
 }
 
-/* The real number at p, of the dtype or of a half of a complex one. */
-static double load_real(unsigned dtype, const char *p)
+/* JSON has no numbers that are not finite, no complex ones, and words for bool. */
+static void print_json_real(struct cells *c, unsigned dtype, const void *p)
 {
-	uint16_t h;
-	float f;
-	double d;
+	char text[NPK_ELEMENT_MAX];
+	size_t n = npk_element_text(text, dtype, p);
 
-	switch (dtype) {
-	case NPK_F16:
-		memcpy(&h, p, sizeof(h));
-		return half_to_double(le16toh(h));
-	case NPK_F32:
-	case NPK_C64:
-		memcpy(&f, p, sizeof(f));
-		return (double)f;
-	default:
-		memcpy(&d, p, sizeof(d));
-		return d;
-	}
-}
-
-static void print_float(struct cells *c, const char *p)
-{
-	bool single = c->dtype == NPK_F16 || c->dtype == NPK_F32 || c->dtype == NPK_C64;
-	double x = load_real(c->dtype, p);
-
-	if (c->json && !isfinite(x))
+	if (memchr(text, 'n', n) != NULL) /* nan, inf, -inf */
 		npk_text_printf(c->out, "null");
 	else
-		print_real(c->out, x, single ? 6 : 15, single);
+		npk_text_add(c->out, text, n);
 }
 
-static void print_complex(struct cells *c, const char *p)
+static void print_json(struct cells *c, const char *p)
 {
-	const char *imag = p + c->size / 2;
+	unsigned half = c->dtype == NPK_C64 ? NPK_F32 : NPK_F64;
 
-	if (c->json)
+	if (c->dtype == NPK_BOOL) {
+		npk_text_printf(c->out, *p != 0 ? "true" : "false");
+	} else if (c->dtype != NPK_C64 && c->dtype != NPK_C128) {
+		print_json_real(c, c->dtype, p);
+	} else {
 		npk_text_add(c->out, "[", 1);
-	print_float(c, p);
-	if (c->json)
+		print_json_real(c, half, p);
 		npk_text_add(c->out, ", ", 2);
-	else if (!signbit(load_real(c->dtype, imag)) || isnan(load_real(c->dtype, imag)))
-		npk_text_add(c->out, "+", 1);
-	print_float(c, imag);
-	npk_text_add(c->out, c->json ? "]" : "j", 1);
-}
-
-static void print_integer(struct cells *c, const void *p)
-{
-	bool is_signed = c->dtype >= NPK_I8 && c->dtype <= NPK_I64;
-	uint64_t u = 0;
-
-	memcpy(&u, p, c->size); /* little-endian, as every machine that this is built for */
-	if (is_signed && c->size < 8 && u >> (c->size * 8 - 1) != 0)
-		u |= ~(uint64_t)0 << (c->size * 8);
-	if (is_signed)
-		npk_text_printf(c->out, "%" PRId64, (int64_t)u);
-	else
-		npk_text_printf(c->out, "%" PRIu64, u);
+		print_json_real(c, half, p + c->size / 2);
+		npk_text_add(c->out, "]", 1);
+	}
 }
 
 static int print_next(struct cells *c)
 {
+	char text[NPK_ELEMENT_MAX];
 	const void *p;
 	int rc = next(c, &p);
 
 	if (rc != 0)
 		return rc;
-	if (c->dtype == NPK_C64 || c->dtype == NPK_C128)
-		print_complex(c, p);
-	else if (c->dtype == NPK_F16 || c->dtype == NPK_F32 || c->dtype == NPK_F64)
-		print_float(c, p);
-	else if (c->dtype == NPK_BOOL && c->json)
-		npk_text_printf(c->out, *(const uint8_t *)p ? "true" : "false");
+	if (c->json)
+		print_json(c, p);
 	else
-		print_integer(c, p);
+		npk_text_add(c->out, text, npk_element_text(text, c->dtype, p));
 	return check_size(c);
 }
 
