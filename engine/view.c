@@ -174,6 +174,14 @@ struct npk_gen *npk_view_gen(const struct npk_view *v)
 	return v->g;
 }
 
+uint64_t npk_view_row(const struct npk_view *v, uint64_t row)
+{
+	uint64_t run;
+	int64_t step;
+
+	return v->g->info.shape.ndim ? npki_axis_at(&v->axis[0].at, row, &step, &run) : 0;
+}
+
 /* --- reading ---------------------------------------------------------------------------------------------------------- */
 
 /* The source row of selected row `i`, and how many follow by *step. */
