@@ -21,90 +21,6 @@ static const struct npkt_opt opts[] = {
 	{0},
 };
 
-/* --- text ------------------------------------------------------------------------------------------------------------- */
-
-/* Text on its way out. */
-struct lines {
-	struct npkt_out *out;
-	uint64_t per_line, column; /* elements */
-	char separator;
-	size_t used;
-	char text[65536];
-};
-
-static int flush_lines(struct lines *l, struct npk_err *err)
-{
-	size_t n = l->used;
-
-	l->used = 0;
-	return npkt_out_write(l->out, l->text, n, err);
-}
-
-static int put_elements(struct lines *l, unsigned dtype, const char *element, size_t bytes, struct npk_err *err)
-{
-	size_t size = npk_dtype_size(dtype);
-	int rc = 0;
-
-	for (size_t at = 0; at < bytes && rc == 0; at += size) {
-		l->used += npkt_element(l->text + l->used, dtype, element + at);
-		if (++l->column == l->per_line)
-			l->column = 0;
-		l->text[l->used++] = l->column == 0 ? '\n' : l->separator;
-		if (l->used > sizeof(l->text) - NPKT_ELEMENT_MAX - 1)
-			rc = flush_lines(l, err);
-	}
-	return rc;
-}
-
-/* Rows without elements: (3, 0) is three empty lines. */
-static int put_empty_lines(struct lines *l, uint64_t n, struct npk_err *err)
-{
-	int rc = 0;
-
-	memset(l->text, '\n', sizeof(l->text));
-	for (; n > 0 && rc == 0; n -= l->used, rc = flush_lines(l, err))
-		l->used = n < sizeof(l->text) ? (size_t)n : sizeof(l->text);
-	return rc;
-}
-
-static int put_lines(struct lines *l, struct npk_view *v, struct npk_err *err)
-{
-	const struct npk_view_info *info = npk_view_info(v);
-	char *block = malloc(NPKT_BLOCK);
-	uint64_t at = 0;
-	size_t n;
-	int rc = block ? 0 : npk_fail(err, ENOMEM, "no memory");
-
-	l->per_line = info->row_bytes / npk_dtype_size(info->dtype);
-	if (rc == 0 && info->row_bytes == 0)
-		rc = put_empty_lines(l, info->rows, err);
-	for (; at < info->bytes && rc == 0; at += n) {
-		n = info->bytes - at < NPKT_BLOCK ? (size_t)(info->bytes - at) : NPKT_BLOCK; /* of whole elements */
-		rc = npk_view_read(v, at, block, n, err);
-		if (rc == 0)
-			rc = put_elements(l, info->dtype, block, n, err);
-	}
-	if (rc == 0)
-		rc = flush_lines(l, err);
-	free(block);
-	return rc;
-}
-
-static int write_lines(struct npkt_out *out, struct npk_view *v, char separator, struct npk_err *err)
-{
-	struct lines *l = malloc(sizeof(*l));
-	int rc;
-
-	if (!l)
-		return npk_fail(err, ENOMEM, "no memory");
-	l->out = out;
-	l->separator = separator;
-	l->column = l->used = 0;
-	rc = put_lines(l, v, err);
-	free(l);
-	return rc;
-}
-
 /* --- .npy streams ----------------------------------------------------------------------------------------------------- */
 
 /* `batch` 0: everything in one stream. */
@@ -176,7 +92,7 @@ static int write_view(struct npk_view *v, const struct wish *w, struct npk_err *
 	int rc = npkt_out_open(&out, "-", w->npy, err);
 
 	if (rc == 0)
-		rc = w->npy ? write_streams(&out, v, w->batch, err) : write_lines(&out, v, w->separator, err);
+		rc = w->npy ? write_streams(&out, v, w->batch, err) : npkt_out_csv(&out, v, w->separator, err);
 	npkt_out_fini(&out);
 	return rc;
 }

@@ -23,7 +23,27 @@ static const struct npkt_cmd npkt_help = {
 	.run = help,
 };
 
-static const struct npkt_cmd *const commands[] = {&npkt_ls, &npkt_info, &npkt_get, &npkt_cat, &npkt_verify, &npkt_help};
+/* clang-format off: one a line, so that those who add one do not meet */
+static const struct npkt_cmd *const commands[] = {
+	&npkt_create,
+	&npkt_ls,
+	&npkt_info,
+	&npkt_get,
+	&npkt_cat,
+	&npkt_save,
+	&npkt_append,
+	&npkt_replace,
+	&npkt_drop,
+	&npkt_compact,
+	&npkt_clone,
+	&npkt_rename,
+	&npkt_reset,
+	&npkt_import,
+	&npkt_verify,
+	&npkt_umount,
+	&npkt_help,
+};
+/* clang-format on */
 
 #define NCOMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -41,16 +61,18 @@ static const struct npkt_cmd *find(const char *name)
 static void put_overview(FILE *out)
 {
 	fprintf(out, "Usage: npk COMMAND [OPTION...] [OPERAND...]\n"
-		     "Looks into NumPack array stores.\n"
+		     "Looks into NumPack array stores and changes them.\n"
 		     "\n"
 		     "Commands:\n");
 	for (size_t i = 0; i < NCOMMANDS; i++)
-		fprintf(out, "  %-8s%s\n", commands[i]->name, commands[i]->help);
+		fprintf(out, "  %-9s%s\n", commands[i]->name, commands[i]->help);
 	fprintf(out, "\n"
 		     "  -h, --help     this text; after COMMAND: about that command\n"
 		     "  -V, --version  the version\n"
 		     "\n"
-		     "Exit status: 0 done, 1 wrong usage, 2 a store, an array or the output has a problem.\n");
+		     "Exit status: 0 done, 1 wrong usage, 2 a store, an array or the output has a problem, 3 another "
+		     "process\n"
+		     "writes the store.\n");
 }
 
 static void put_option(char key, const char *name, const char *arg, const char *text)

@@ -187,3 +187,17 @@ int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_
 	free(block);
 	return rc;
 }
+
+int npkt_out_csv(struct npkt_out *o, struct npk_view *v, char delimiter, struct npk_err *err)
+{
+	char *block = malloc(NPKT_BLOCK);
+	struct npk_csv *c = NULL;
+	ssize_t n = 0;
+	int rc = block ? npk_csv_open_view(&c, v, delimiter, err) : npk_fail(err, ENOMEM, "no memory");
+
+	while (rc == 0 && (n = npk_csv_read(c, block, NPKT_BLOCK, err)) > 0)
+		rc = npkt_out_write(o, block, (size_t)n, err);
+	npk_csv_close(c);
+	free(block);
+	return rc == 0 ? (int)n : rc;
+}

@@ -115,7 +115,7 @@ void npkt_complain(const char *fmt, ...)
 int npkt_failed(const struct npk_err *err)
 {
 	npkt_complain("%s", err->msg);
-	return NPKT_FAILED;
+	return err->code == EBUSY ? NPKT_BUSY : NPKT_FAILED;
 }
 
 int npkt_failed_store(const char *path, const struct npk_err *err)
@@ -123,7 +123,7 @@ int npkt_failed_store(const char *path, const struct npk_err *err)
 	if (strncmp(err->msg, path, strlen(path)) == 0)
 		return npkt_failed(err);
 	npkt_complain("%s: %s", path, err->msg);
-	return NPKT_FAILED;
+	return err->code == EBUSY ? NPKT_BUSY : NPKT_FAILED;
 }
 
 int npkt_flush(int status)

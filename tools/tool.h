@@ -10,10 +10,11 @@ enum { /* exit statuses; "Exit status" of npk.1 */
 	NPKT_OK = 0,
 	NPKT_USAGE = 1,  /* the command line makes no sense */
 	NPKT_FAILED = 2, /* the store, an array or the output */
+	NPKT_BUSY = 3,   /* another process writes the store */
 };
 
 #define NPKT_BLOCK (1u << 20) /* bytes that are read and written at once */
-#define NPKT_OPTS_MAX 8
+#define NPKT_OPTS_MAX 16
 
 /* --- the table ------------------------------------------------------------------------------------------------------ */
 
@@ -41,7 +42,8 @@ struct npkt_cmd {
 	int (*run)(const struct npkt_args *args);
 };
 
-extern const struct npkt_cmd npkt_ls, npkt_info, npkt_get, npkt_cat, npkt_verify;
+extern const struct npkt_cmd npkt_create, npkt_ls, npkt_info, npkt_get, npkt_cat, npkt_save, npkt_append, npkt_replace,
+	npkt_drop, npkt_compact, npkt_clone, npkt_rename, npkt_reset, npkt_import, npkt_verify, npkt_umount;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
 
@@ -81,6 +83,77 @@ int npkt_check_rows(const char *rows, const char *sel);
 /* The current generation of an array; its name is looked up. */
 int npkt_gen(struct npk_gen **out, struct npk_store *s, const char *name, struct npk_err *err);
 
+/* --- changing a store ------------------------------------------------------------------------------------------------ */
+
+/* What one run of npk changes: all of it or, after an error, nothing. */
+struct npkt_change {
+	const char *path;
+	struct npk_store *store;
+	struct npk_txn *txn;
+	struct npk_store *s; /* of the transaction: what is to be changed */
+};
+
+#define NPKT_WAIT_OPT                                                                                                  \
+	{                                                                                                              \
+		"wait", "SECONDS", 'w', "how long to wait for another writer to finish; 2 by default"                  \
+	}
+#define NPKT_ABOUT_WRITING                                                                                             \
+	"When another process has the store open for writing, a mount for example, the exit status is 3 and the "      \
+	"message\n"                                                                                                    \
+	"names it. What is changed is on disk, as any version of NumPack reads it, when npk ends.\n"
+
+/* Opens `path` with `flags` (NPK_RDWR and more) and becomes its writer; `wait` is the value of --wait, may be NULL. NPKT_OK,
+ * or the exit status after a complaint. */
+int npkt_change_begin(struct npkt_change *c, const char *path, unsigned flags, const char *wait);
+/* Ends what begin() began. `rc` and `err` are the outcome of the changes; returns the exit status. */
+int npkt_change_end(struct npkt_change *c, int rc, struct npk_err *err);
+/* The end of a path, as a store is called; malloc'd. */
+char *npkt_base_name(const char *path);
+
+/* --- mounts ----------------------------------------------------------------------------------------------------------- */
+
+#define NPKT_PATH_MAX 4096
+/* The topmost mount of ours at `mountpoint`, or of the store with the path `store`; either may be NULL. Paths as the kernel
+ * has them, without links. */
+bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX]);
+/* The path without links, resolved in its parent: the mount itself may be dead. */
+bool npkt_resolve(const char *path, char out[NPKT_PATH_MAX]);
+
+/* --- input ---------------------------------------------------------------------------------------------------------- */
+
+/* A file of another format, or "-", standard input. Zeroed storage is empty. */
+struct npkt_input {
+	int fd;
+	const char *file;
+	struct npk_source *src;
+};
+
+int npkt_input_open(struct npkt_input *in, const char *file, struct npk_source_how *how, struct npk_err *err);
+void npkt_input_close(struct npkt_input *in);
+/* The one array of a .npy file; it is an error when there is none, or more than one. */
+int npkt_input_only(struct npkt_input *in, struct npk_source_array *a, struct npk_err *err);
+int npkt_input_no_more(struct npkt_input *in, struct npk_err *err);
+/* What the next array of the source holds, as one new array of the store. */
+int npkt_save_source(struct npk_store *s, const char *name, struct npk_source *src, const struct npk_source_array *a,
+	struct npk_err *err);
+
+/* The rows of the current array of the source in a mapping, for calls that want them in one piece. Its memory is that of
+ * a temporary file. Zeroed storage is empty. */
+struct npkt_rows {
+	void *p;
+	size_t len;
+};
+
+int npkt_rows_map(struct npkt_rows *r, struct npk_source *src, struct npk_err *err);
+void npkt_rows_unmap(struct npkt_rows *r);
+
+/* -EINVAL when the dtype or the shape of a row of `a` is not that of the array. */
+int npkt_same_rows(
+	const char *file, const struct npk_source_array *a, const struct npk_gen_info *g, struct npk_err *err);
+
+/* "NAME=FILE", or "FILE.npy" for an array of that name. *name is malloc'd. */
+int npkt_take_word(const char *word, const char *suffix, char **name, const char **file, struct npk_err *err);
+
 /* --- output --------------------------------------------------------------------------------------------------------- */
 
 /* A file that appears whole or not at all: written beside its target, which it replaces at the end. A target that is no
@@ -98,12 +171,10 @@ int npkt_out_write(struct npkt_out *o, const void *buf, size_t len, struct npk_e
 int npkt_out_commit(struct npkt_out *o, struct npk_err *err);
 void npkt_out_fini(struct npkt_out *o); /* removes what was not committed */
 
-/* One element of that dtype as text, without a NUL; returns its length, at most NPKT_ELEMENT_MAX. Numbers have the fewest
- * digits that read back to the same value, complex ones look like 1+2j, bool like 0 and 1. */
-#define NPKT_ELEMENT_MAX 80
-size_t npkt_element(char out[NPKT_ELEMENT_MAX], unsigned dtype, const void *element);
-
 /* Rows [first, first + nrows) of a view as one .npy stream, in blocks. */
 int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npk_err *err);
+
+/* A view as lines of text, see npk_csv_open_view(). */
+int npkt_out_csv(struct npkt_out *o, struct npk_view *v, char delimiter, struct npk_err *err);
 
 #endif

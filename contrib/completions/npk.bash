@@ -1,4 +1,5 @@
-# bash completion for npk(1): commands, options, stores, and the arrays of the store that was named.
+# bash completion for npk(1): commands, options, stores, and the arrays of the store that was named. npk itself is asked for
+# its commands and options.
 
 # Names may hold blanks, so they are matched and quoted one line at a time.
 _npk_arrays()
@@ -22,48 +23,53 @@ _npk_unquote()
 	printf '%s' "$word"
 }
 
+_npk_commands()
+{
+	npk help 2>/dev/null | sed -n 's/^  \([a-z]\{1,\}\)  *[a-z].*/\1/p'
+}
+
+# The options of a command, one a line: "-r --rows", with the word for its value behind it if it has one.
+_npk_options()
+{
+	npk "$1" --help 2>/dev/null | sed -n 's/^  \(-[a-zA-Z]\), \(--[a-z-]*\)\( [^ ]\{1,\}\)\{0,1\}  .*/\1 \2\3/p'
+}
+
 _npk()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-	local options='' values='' store='' i word
+	local options='' values='' store='' wanted='' letter name value i word
 	COMPREPLY=()
 
 	if ((COMP_CWORD == 1)); then
-		mapfile -t COMPREPLY < <(compgen -W 'ls info get cat verify help -h --help -V --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "$(_npk_commands) -h --help -V --version" -- "$cur")
 		return
 	fi
-	case $command in
-	ls) options='-l --long -j --json' ;;
-	info) options='-j --json' ;;
-	get)
-		options='-r --rows -s --sel -o --output'
-		values='-r|--rows|-s|--sel|-o|--output'
-		;;
-	cat)
-		options='-r --rows -s --sel -f --format -b --batch'
-		values='-r|--rows|-s|--sel|-f|--format|-b|--batch'
-		;;
-	verify) options='-j --json -q --quiet' ;;
-	help)
-		mapfile -t COMPREPLY < <(compgen -W 'ls info get cat verify help' -- "$cur")
-		return
-		;;
-	*) return ;;
-	esac
-	case $prev in
-	-o | --output)
+	[[ $command =~ ^[a-z]+$ ]] || return
+	while read -r letter name value; do
+		options+=" $letter $name"
+		[[ -n $value ]] && values+="|$letter|$name"
+		[[ $prev == "$letter" || $prev == "$name" ]] && wanted=$value
+	done < <(_npk_options "$command")
+	values=${values:1}
+	case $wanted in
+	'') ;;
+	FILE)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
-	-f | --format)
-		mapfile -t COMPREPLY < <(compgen -W 'csv text npy' -- "$cur")
+	FORMAT)
+		if [[ $command == cat ]]; then
+			mapfile -t COMPREPLY < <(compgen -W 'csv text npy' -- "$cur")
+		else
+			mapfile -t COMPREPLY < <(compgen -W 'npy npz csv txt safetensors raw parquet feather hdf5 zarr pytorch' -- "$cur")
+		fi
 		return
 		;;
-	-r | --rows | -s | --sel | -b | --batch) return ;;
+	*) return ;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "$options -h --help" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
 		return
 	fi
 	for ((i = 2; i < COMP_CWORD; i++)); do
@@ -75,10 +81,16 @@ _npk()
 			break
 		fi
 	done
-	if [[ -z $store ]]; then
+	if [[ $command == help ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_npk_commands)" -- "$cur")
+	elif [[ -z $store ]]; then
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
-	elif [[ $command == @(info|get|cat) ]]; then
+		[[ $command == unpack || $command == pkginfo ]] && mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+	elif [[ $command == @(save|append|import) ]]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+	else
 		_npk_arrays "$(_npk_unquote "$store")" "$cur"
 	fi
 }

@@ -1,5 +1,5 @@
 #compdef npk
-# zsh completion for npk(1): install it as _npk in a directory of $fpath.
+# zsh completion for npk(1): install it as _npk in a directory of $fpath. npk itself is asked for its commands and options.
 
 _npk_stores()
 {
@@ -12,24 +12,16 @@ _npk_arrays()
 	local -a names
 	names=("${(@f)$(npk ls -- "${(Q)line[1]}" 2>/dev/null)}")
 	compadd -a names
+	_files
 }
 
 _npk()
 {
-	local curcontext=$curcontext state line
-	local -a commands sel
-	commands=(
-		'ls:list the arrays of a store'
-		'info:tell about a store and its arrays'
-		'get:write an array, or a selection of it, as a .npy file'
-		'cat:print rows as text, or stream them as .npy'
-		'verify:apply every check of the format to a store'
-		'help:tell what there is, or about one command'
-	)
-	sel=(
-		'(-r --rows -s --sel)'{-r,--rows}'[only these rows]:rows:'
-		'(-r --rows -s --sel)'{-s,--sel}'[only this selection]:selection:'
-	)
+	local curcontext=$curcontext state line text
+	local -a commands options
+	for text in "${(@f)$(npk help 2>/dev/null)}"; do
+		[[ $text =~ '^  ([a-z]+)  *([a-z].*)$' ]] && commands+=("$match[1]:$match[2]")
+	done
 	if ((CURRENT == 2)); then
 		_describe -t commands command commands
 		_arguments '(-h --help)'{-h,--help}'[help]' '(-V --version)'{-V,--version}'[version]'
@@ -38,31 +30,20 @@ _npk()
 	local command=$words[2]
 	shift words
 	((CURRENT--))
-	case $command in
-	ls)
-		_arguments -S '(-l --long)'{-l,--long}'[also dtype, shape, deleted rows and size]' \
-			'(-j --json)'{-j,--json}'[as JSON]' {-h,--help}'[help]' '1:store:_npk_stores'
-		;;
-	info)
-		_arguments -S '(-j --json)'{-j,--json}'[as JSON]' {-h,--help}'[help]' '1:store:_npk_stores' '*:array:_npk_arrays'
-		;;
-	get)
-		_arguments -S $sel '(-o --output)'{-o,--output}'[output file]:file:_files' {-h,--help}'[help]' \
-			'1:store:_npk_stores' '2:array:_npk_arrays'
-		;;
-	cat)
-		_arguments -S $sel '(-f --format)'{-f,--format}'[format]:format:(csv text npy)' \
-			'(-b --batch)'{-b,--batch}'[rows in each .npy stream]:rows:' {-h,--help}'[help]' \
-			'1:store:_npk_stores' '2:array:_npk_arrays'
-		;;
-	verify)
-		_arguments -S '(-j --json)'{-j,--json}'[as JSON]' '(-q --quiet)'{-q,--quiet}'[print nothing]' {-h,--help}'[help]' \
-			'1:store:_npk_stores'
-		;;
-	help)
+	if [[ $command == help ]]; then
 		_describe -t commands command commands
-		;;
-	esac
+		return
+	fi
+	[[ $command =~ '^[a-z]+$' ]] || return
+	for text in "${(@f)$(npk $command --help 2>/dev/null)}"; do
+		if [[ $text =~ '^  (-[a-zA-Z]), (--[a-z-]+)( [^ ]+)?  +(.*)$' ]]; then
+			local letter=$match[1] name=$match[2] value=$match[3] what=${match[4]//[\[\]:]/ }
+			[[ $value == ' FILE' ]] && value=':file:_files'
+			[[ $value == ' '* ]] && value=":${value# }:"
+			options+=("($letter $name)$letter""[$what]$value" "($letter $name)$name""[$what]$value")
+		fi
+	done
+	_arguments -S $options '1:store:_npk_stores' '*:array:_npk_arrays'
 }
 
 _npk "$@"

@@ -1,0 +1,198 @@
+/* umount.c - npk umount: ends a mount, and is done when its store is at rest. */
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WAIT_SECONDS 60
+#define STEP_US 20000
+
+enum {
+	LAZY,
+	WAIT
+};
+
+static const struct npkt_opt opts[] = {
+	[LAZY] = {"lazy", NULL, 'l', "detach it now, even if files of it are open; it ends with the last of them"},
+	[WAIT] = {"wait", "SECONDS", 'w', "how long to wait for the daemon to end; 60 by default"},
+	{0},
+};
+
+/* mountinfo writes blanks, tabs, newlines and backslashes as \ooo. */
+static void unescape(char *p)
+{
+	char *q = p;
+
+	for (; *p; q++)
+		if (p[0] == '\\' && p[1] && p[2] && p[3]) {
+			*q = (char)((p[1] - '0') << 6 | (p[2] - '0') << 3 | (p[3] - '0'));
+			p += 4;
+		} else {
+			*q = *p++;
+		}
+	*q = 0;
+}
+
+/* Field `n` of a line, from 0 on; the line is cut up. */
+static char *field(char *line, int n)
+{
+	char *save = NULL, *p = strtok_r(line, " \n", &save);
+
+	while (p && n-- > 0)
+		p = strtok_r(NULL, " \n", &save);
+	return p;
+}
+
+bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX])
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *copy, *at, *what;
+	size_t cap = 0;
+	bool found = false;
+
+	while (f && getline(&line, &cap, f) > 0) { /* the last one that fits is on top */
+		char *dash = strstr(line, " - ");
+
+		if (!dash || strncmp(dash + 3, "fuse.numpackfs ", 15) != 0)
+			continue;
+		what = field(dash + 3, 1);
+		copy = strdup(line);
+		at = copy ? field(copy, 4) : NULL;
+		if (what && at) {
+			unescape(what);
+			unescape(at);
+			if ((mountpoint && strcmp(at, mountpoint) == 0) || (store && strcmp(what, store) == 0)) {
+				found = true;
+				snprintf(point, NPKT_PATH_MAX, "%s", at);
+				snprintf(of, NPKT_PATH_MAX, "%s", what);
+			}
+		}
+		free(copy);
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+bool npkt_resolve(const char *path, char out[NPKT_PATH_MAX])
+{
+	char *copy = strdup(path), *slash, parent[PATH_MAX];
+	size_t n = copy ? strlen(copy) : 0;
+	bool ok = false;
+
+	while (n > 1 && copy[n - 1] == '/')
+		copy[--n] = 0;
+	slash = copy ? strrchr(copy, '/') : NULL;
+	if (copy && strcmp(copy, "/") != 0) {
+		if (slash)
+			*slash = 0;
+		if (realpath(!slash ? "." : slash == copy ? "/" : copy, parent))
+			ok = snprintf(out, NPKT_PATH_MAX, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent,
+				     slash ? slash + 1 : copy) < NPKT_PATH_MAX;
+	}
+	free(copy);
+	return ok;
+}
+
+static int run_fusermount(const char *mountpoint, bool lazy)
+{
+	pid_t pid = fork();
+	int status = 0;
+
+	if (pid == 0) {
+		execlp("fusermount3", "fusermount3", "-u", lazy ? "-z" : "--", lazy ? "--" : mountpoint,
+			lazy ? mountpoint : NULL, (char *)NULL);
+		npkt_complain("fusermount3: %s", strerror(errno));
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+		npkt_complain("fusermount3: %s", strerror(errno));
+		return NPKT_FAILED;
+	}
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? NPKT_OK : NPKT_FAILED;
+}
+
+static int detach(const char *mountpoint, bool lazy)
+{
+	if (geteuid() != 0)
+		return run_fusermount(mountpoint, lazy); /* says itself what is wrong */
+	if (umount2(mountpoint, (lazy ? MNT_DETACH : 0) | UMOUNT_NOFOLLOW) == 0)
+		return NPKT_OK;
+	npkt_complain("%s: %s", mountpoint, errno == EBUSY ? "files of it are in use" : strerror(errno));
+	return errno == EBUSY ? NPKT_BUSY : NPKT_FAILED;
+}
+
+/* 1: somebody holds the store's lock; 0: nobody does. */
+static int is_locked(const char *store)
+{
+	char path[NPKT_PATH_MAX];
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd, held;
+
+	if (snprintf(path, sizeof(path), "%s/.numpackfs.lock", store) >= (int)sizeof(path))
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return 0;
+	held = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+	close(fd);
+	return held;
+}
+
+static int wait_for_end(const char *store, double seconds)
+{
+	for (double waited = 0; is_locked(store); waited += STEP_US / 1e6) {
+		if (waited >= seconds) {
+			npkt_complain("%s: its daemon has not ended within %g seconds", store, seconds);
+			return NPKT_BUSY;
+		}
+		usleep(STEP_US);
+	}
+	return NPKT_OK;
+}
+
+static int run(const struct npkt_args *args)
+{
+	char wanted[NPKT_PATH_MAX], mountpoint[NPKT_PATH_MAX], store[NPKT_PATH_MAX], *end;
+	const char *wait = args->opt[WAIT];
+	double seconds = wait ? strtod(wait, &end) : WAIT_SECONDS;
+	int status;
+
+	if (wait && (*wait < '0' || *wait > '9' || *end || !(seconds <= 86400))) {
+		npkt_complain("--wait '%s' is not a number of seconds from 0 to 86400", wait);
+		return NPKT_USAGE;
+	}
+	if (!npkt_resolve(args->operand[0], wanted) || !npkt_find_mount(wanted, NULL, mountpoint, store)) {
+		npkt_complain("%s: no store is mounted there", args->operand[0]);
+		return NPKT_FAILED;
+	}
+	status = detach(mountpoint, args->opt[LAZY]);
+	return status || args->opt[LAZY] ? status : wait_for_end(store, seconds);
+}
+
+const struct npkt_cmd npkt_umount = {
+	.name = "umount",
+	.operands = "MOUNTPOINT",
+	.min = 1,
+	.max = 1,
+	.help = "end a mount, and wait until its store is at rest",
+	.more = "umount(8) returns before the daemon has written everything; this command waits for it, so that the "
+		"store can be\n"
+		"copied, packed or mounted anew. With --lazy it does not wait. The exit status is 3 when files of the "
+		"mount are\n"
+		"in use, or the daemon does not end in time.\n"
+		"\n"
+		"Examples:\n"
+		"  mkdir mnt && numpackfs digits.npk mnt && npk umount mnt\n",
+	.opts = opts,
+	.usage_status = NPKT_USAGE,
+	.run = run,
+};
