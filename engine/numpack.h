@@ -410,6 +410,26 @@ int npk_array_replace(
 /* Rows first, first + 1, ... */
 int npk_array_replace_range(
 	struct npk_array *a, uint64_t first, uint64_t nrows, const void *data, unsigned flags, struct npk_err *err);
+/* Several arrays in one change: one step of the journal, and an error in any step leaves all of them as they were. (In a
+ * transaction, an error of the device may leave steps done inside.) -EINVAL: an array is named twice, or is of another
+ * store. Flags as for npk_array_replace(). */
+enum npk_verb {
+	NPK_APPEND = 1, /* `nrows` rows of `data` */
+	NPK_REPLACE,    /* the `nrows` rows listed in `rows`, or when that is NULL from `first` on, become `data` */
+	NPK_DROP        /* the rows that `sel` names, or when that is NULL the `nrows` rows listed in `rows` */
+};
+
+struct npk_step {
+	enum npk_verb verb;
+	struct npk_array *array; /* borrowed, as all pointers here */
+	const char *sel;
+	const int64_t *rows;
+	uint64_t first, nrows;
+	const void *data;
+	uint64_t done; /* out: how many rows were added, replaced or deleted */
+};
+
+int npk_store_change(struct npk_store *s, struct npk_step *step, size_t n, unsigned flags, struct npk_err *err);
 /* Adds `nrows` rows of zeros; nothing is written but the file's new length. */
 int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err);
 /* Writes bytes in place: `len` from byte `off` of the view's C-order form on, through a generation of `a`. Not one change

@@ -184,6 +184,11 @@ int npki_txn_log(struct npki_tx *tx, struct npk_err *err)
 		rc = npki_apply(tx->s, tx->payload.p, tx->payload.len, &why);
 	if (rc == 0 && tx->grown && note_growth(tx->grown) != 0)
 		rc = npk_fail(&why, ENOMEM, "no memory for a transaction");
+	npki_extents_fini(tx->ext, tx->next); /* and `tx` is ready for the next step */
+	tx->ext = NULL;
+	tx->next = 0;
+	tx->grown = NULL;
+	tx->payload.len = 0;
 	return rc ? fail_txn(t, rc, &why, err) : 0;
 }
 
@@ -650,6 +655,9 @@ static int write_txn(struct npk_txn *t, struct npki_tx *tx, struct npk_err *err)
 	leave(t);
 	t->view->txn = NULL;
 	remove_files(t, &t->tails);
+	/* Some were superseded inside already; a checkpoint keeps those that have an array. Without memory for that they
+	 * stay until a recovery: they carry our nonce. */
+	move_names(&t->base->writer->retired, &t->created);
 	return 0;
 }
 

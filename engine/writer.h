@@ -129,7 +129,7 @@ int npki_tx_redo(
 	struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
 /* A record that says bytes will be written behind the array's last row; once per array and journal. */
 int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_err *err);
-/* Appends `nrows` > 0 rows to the array's files and says so in the record. (In change.c.) */
+/* Appends `nrows` > 0 rows to the array's files and says so in the record. (In append.c.) */
 int npki_append_rows(struct npki_tx *tx, struct npk_array *a, struct npk_gen *g, const void *rows, uint64_t nrows,
 	uint64_t mtime_us, struct npk_err *err);
 int npki_mark_dirty(struct npki_writer *w, const char *path);

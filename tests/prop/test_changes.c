@@ -581,10 +581,98 @@ static void do_remove(struct test *t, const struct place *p, int i)
 	changed(p, i);
 }
 
+/* Appends, drops and replaces of several arrays in one call. With a step that cannot be, none of them is done. */
+static void do_together(struct test *t, const struct place *p)
+{
+	struct npk_step st[NAMES] = {{0}};
+	int64_t rows[NAMES][4];
+	uint8_t *data[NAMES] = {NULL};
+	int at[NAMES], bad = pick(t, 4) == 0;
+	struct npk_err err;
+	size_t n = 0;
+	int rc;
+
+	for (int i = 0; i < NAMES; i++) {
+		struct rows *r = &p->w->a[i];
+		uint64_t first = r->n >= 4 ? pick(t, r->n - 3) : 0;
+
+		if (!r->there || r->n < 4 || r->width == 0 || pick(t, 2))
+			continue;
+		data[n] = random_bytes(t, 4 * r->width);
+		for (int k = 0; k < 4; k++)
+			rows[n][k] = (int64_t)first + k;
+		st[n] = (struct npk_step){.verb = (enum npk_verb)(1 + pick(t, 3)),
+			.array = array(t, p, i),
+			.rows = rows[n],
+			.first = first,
+			.nrows = 4,
+			.data = data[n]};
+		if (st[n].verb == NPK_REPLACE && pick(t, 2))
+			st[n].rows = NULL;
+		at[n++] = i;
+	}
+	bad = bad && n > 1;
+	if (bad) {
+		rows[n - 1][2] = p->w->a[at[n - 1]].n;
+		st[n - 1].verb = NPK_DROP;
+		st[n - 1].rows = rows[n - 1];
+	}
+	say(t, "together, %zu arrays%s", n, bad ? ", one of them cannot be" : "");
+	let_go(t);
+	rc = npk_store_change(p->s, st, n, bad ? 0 : (unsigned)pick(t, 2), &err);
+	if (bad)
+		WANT(rc == -ERANGE);
+	else
+		ok(t, rc, &err);
+	for (size_t k = 0; k < n; k++) {
+		struct rows *r = &p->w->a[at[k]];
+		uint64_t first = st[k].first;
+
+		if (!bad && st[k].verb == NPK_APPEND) {
+			add_rows(r, data[k], 4);
+		} else if (!bad && st[k].verb == NPK_REPLACE) {
+			memcpy(r->data + first * r->width, data[k], 4 * r->width);
+			r->shared = 0;
+		} else if (!bad) {
+			memmove(r->data + first * r->width, r->data + (first + 4) * r->width,
+				(r->n - first - 4) * r->width);
+			r->n -= 4;
+			r->dead += 4;
+		}
+		if (!bad) {
+			WANT(st[k].done == 4);
+			changed(p, at[k]);
+		}
+	}
+	for (size_t k = 0; k < n; k++) { /* all that was written in rows of one width may show now */
+		uint32_t width = p->w->a[at[k]].width;
+		uint8_t *all = malloc(n * 4 * width);
+		size_t rows_written = 0;
+
+		for (size_t m = 0; m < n; m++)
+			if (p->w->a[at[m]].width == width && st[m].verb == NPK_REPLACE) {
+				memcpy(all + rows_written * width, data[m], 4 * width);
+				rows_written += 4;
+			}
+		if (!bad && !p->in)
+			show_inside(t, all, rows_written, width);
+		free(all);
+	}
+	for (size_t k = 0; k < n; k++) {
+		npk_array_put(st[k].array);
+		free(data[k]);
+	}
+}
+
 static void change(struct test *t, const struct place *p)
 {
 	int i = (int)pick(t, NAMES), j = (int)pick(t, NAMES);
-	uint64_t kind = pick(t, 14);
+	uint64_t kind = pick(t, 15);
+
+	if (kind == 14) {
+		do_together(t, p);
+		return;
+	}
 
 	if (!p->w->a[i].there || kind < 2) {
 		do_save(t, p, i);

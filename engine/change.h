@@ -1,0 +1,54 @@
+/* change.h - changes of rows: what is checked and found out first, then written, then told to the journal as one. */
+#ifndef NPKI_CHANGE_H
+#define NPKI_CHANGE_H
+
+#include "txn.h"
+
+struct npki_runs { /* of slots */
+	struct npki_run *run;
+	size_t n;
+};
+
+/* Slots that follow one another in one file, and their new bytes. */
+struct npki_piece {
+	size_t seg;
+	uint64_t slot, n;
+	const uint8_t *bytes; /* borrowed */
+};
+
+struct npki_pieces {
+	struct npki_piece *p;
+	size_t n;
+};
+
+/* One step of a change, ready to be written. */
+struct npki_ready {
+	struct npk_gen *g; /* counted; what it builds on */
+	struct npki_runs runs;
+	struct npki_pieces pieces;
+};
+
+/* Under the writer's lock: opens a change of one array. A scalar has no rows. */
+int npki_begin(struct npki_tx *tx, struct npk_array *a, struct npk_gen **g, struct npk_err *err);
+int npki_rows_of(struct npk_array *a, struct npk_gen **g, struct npk_err *err);
+/* Row `row`, negative from the end. */
+int npki_resolve(const struct npk_gen *g, int64_t row, uint64_t *out, struct npk_err *err);
+
+/* append.c. Whether `nrows` more rows can be; *bytes: of all rows then. */
+int npki_check_growth(
+	const struct npk_array *a, const struct npk_gen *g, uint64_t nrows, uint64_t *bytes, struct npk_err *err);
+
+/* drop.c: what a selection, or a list, names; ascending, disjoint. *total: how many slots. */
+int npki_runs_of_sel(struct npki_runs *r, struct npk_gen *g, const char *sel, uint64_t *total, struct npk_err *err);
+int npki_runs_of_rows(struct npki_runs *r, const struct npk_gen *g, const int64_t *rows, size_t n, uint64_t *total,
+	struct npk_err *err);
+
+/* replace.c: `rows` NULL: rows first, first + 1, ... */
+int npki_pieces_of(struct npki_pieces *l, const struct npk_gen *g, const int64_t *rows, uint64_t first, uint64_t n,
+	const void *data, struct npk_err *err);
+/* Whether a checksum that recovery needs covers bytes that will be written. */
+bool npki_any_unsealed(const struct npki_writer *w, const struct npk_gen *g, const struct npki_pieces *l);
+int npki_log_pieces(struct npki_tx *tx, const struct npk_gen *g, const struct npki_pieces *l, struct npk_err *err);
+int npki_write_pieces(struct npki_tx *tx, struct npk_gen *g, const struct npki_pieces *l, struct npk_err *err);
+
+#endif
