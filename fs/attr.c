@@ -129,8 +129,9 @@ void npkfs_stat_query(struct npkfs_session *s, const struct npkfs_node *node, st
 /* What its owner may write to; the directories are those where names are made. */
 static bool is_writable(const struct npkfs_node *node)
 {
-	return node->type == &npkfs_array_type || node->type == &npkfs_view_type || node->type == &npkfs_root_type ||
-	       node->type == &npkfs_view_dir_type || (node->control != NULL && node->control->changes);
+	return node->type == &npkfs_array_type || node->type == &npkfs_view_type || npkfs_is_root(node) ||
+	       node->type == &npkfs_batch_dir_type || node->type == &npkfs_view_dir_type ||
+	       (node->control != NULL && node->control->changes);
 }
 
 /* The write bits of a file that is not written to: see above. */

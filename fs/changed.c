@@ -3,7 +3,11 @@
 #include "layout.h"
 #include "names.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
+
+#define WRITERS_MS 500
 
 static uint64_t arrays_dir_id(struct npkfs_session *s)
 {
@@ -151,6 +155,16 @@ bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const cha
 
 	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, look_for_writers, &f);
 	return f.found;
+}
+
+int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
+{
+	for (int ms = 0; npkfs_has_writer(s, sp, name, len); ms += 10) {
+		if (ms >= WRITERS_MS)
+			return -EBUSY;
+		usleep(10000);
+	}
+	return 0;
 }
 
 /* A node that shows the array's present generation is one that was made since. */

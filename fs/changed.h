@@ -17,6 +17,8 @@ void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *bu
 bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len);
 /* Whether somebody has any generation of the array open for writing. */
 bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
+/* The same, of every array when `name` is NULL; waits half a second for it to end, for RELEASE comes after close(2). -EBUSY. */
+int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
 /* No in-place write through a file that is open now reaches the array any more. */
 void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
 

@@ -18,6 +18,7 @@ struct npkfs_control {
 
 	/* Conversations: what a line may look like, and what it does. `check` sees every line of a write before `run`
 	 * sees the first one; it must not change anything. */
+	bool inside;   /* of .numpack: a transaction has it too */
 	bool changes;  /* what it does changes the store */
 	bool attaches; /* words npy=BYTES and raw=BYTES announce bytes that follow the line */
 	bool others;   /* it reads other arrays than the one of its directory */

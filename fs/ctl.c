@@ -22,6 +22,8 @@ struct npkfs_reply {
 	_Atomic unsigned refs;
 	struct npk_text text;
 	struct npk_gen *gen;
+	size_t align;                /* of its headers */
+	uint64_t block_rows;         /* of a view: the .npy streams have so many rows; 0: one stream */
 	struct npk_view *view;       /* NULL: text only */
 	struct npkfs_search *search; /* NULL: likewise */
 };
@@ -31,6 +33,8 @@ struct conversation {
 	pthread_mutex_t lock;       /* held while lines run, never across a reply to the kernel */
 	struct npk_text line;       /* lock: a line that has no newline yet, or not all that is attached to it */
 	uint64_t wanted;            /* lock: bytes of the latter, with all that is attached; 0: no newline yet */
+	bool json;                  /* lock: the last write asked for JSON */
+	bool in_block;              /* lock: the line is several ones, between begin and commit */
 	uint64_t line_owner;        /* lock: who wrote it last */
 	struct npkfs_reply *reply;  /* lock: what to read; NULL before the first line */
 	struct npkfs_window window; /* lock */
@@ -62,6 +66,11 @@ static struct npkfs_reply *new_reply(void)
 	return r;
 }
 
+struct npkfs_space *npkfs_query_space(const struct npkfs_query *q)
+{
+	return q->space != NULL ? q->space : q->node->space;
+}
+
 int npkfs_reply_text(struct npkfs_query *q, struct npk_text *t, struct npk_err *err)
 {
 	npk_text_fini(&q->reply->text);
@@ -81,9 +90,16 @@ int npkfs_reply_view(struct npkfs_query *q, struct npk_view *v, struct npk_gen *
 	size_t len = npk_npy_header(header, info->dtype, &info->shape, q->s->config->header);
 
 	q->reply->view = v;
+	q->reply->align = q->s->config->header;
 	q->reply->gen = g;
 	npk_text_add(&q->reply->text, header, len);
 	return q->reply->text.bad ? npk_fail(err, ENOMEM, "no memory for the reply") : 0;
+}
+
+int npkfs_reply_blocks(struct npkfs_query *q, struct npk_view *v, struct npk_gen *g, uint64_t rows, struct npk_err *err)
+{
+	q->reply->block_rows = npk_view_info(v)->rows > rows ? rows : 0;
+	return npkfs_reply_view(q, v, g, err);
 }
 
 int npkfs_reply_search(struct npkfs_query *q, struct npkfs_search *search, struct npk_err *err)
@@ -101,14 +117,19 @@ static void set_reply(struct conversation *c, struct npkfs_reply *r)
 }
 
 /* Without memory for the sentence the errno of the write still tells. Needs the lock. */
-static void set_error_reply(struct conversation *c, int rc, struct npk_err *err)
+static void set_error_reply(struct conversation *c, int rc, struct npk_err *err, bool json)
 {
 	const char *name = strerrorname_np(-rc);
 	struct npkfs_reply *r = new_reply();
 
 	npkfs_make_printable(err->msg);
-	if (r != NULL)
+	if (r != NULL && json) {
+		npk_text_printf(&r->text, "{\"status\": \"ERR\", \"errno\": \"%s\", \"message\": ", name ? name : "?");
+		npk_text_json(&r->text, err->msg, strlen(err->msg));
+		npk_text_printf(&r->text, "}\n");
+	} else if (r != NULL) {
 		npk_text_printf(&r->text, "ERR %s %s\n", name ? name : "?", err->msg);
+	}
 	set_reply(c, r);
 }
 
@@ -150,7 +171,7 @@ static int attach(struct conversation *c, struct npkfs_query *q, struct unit *u,
 	for (int i = 0; i < q->words.argc; i++) {
 		if (!is_attachment(q->words.argv[i], &npy, &len))
 			continue;
-		if (len > max)
+		if (len > max || u->bytes - u->len > max - len)
 			return npk_fail(
 				err, E2BIG, "%s: ctl_max is %llu bytes", q->words.argv[i], (unsigned long long)max);
 		if (q->nattached == NPKFS_ATTACHED_MAX)
@@ -231,11 +252,13 @@ static int run_line(struct conversation *c, struct npkfs_query *q, const char *p
 }
 
 /* Calls check on every line of [p, end), run on none. *whole says where the first one begins that is not whole, *wanted how
- * many bytes it has as a whole, 0 when it has no newline yet. */
+ * many bytes it has as a whole, 0 when it has no newline yet. Lines from begin to commit are as one line: what there is of it
+ * waits, with a *wanted that any further byte reaches. */
 static int check_lines(struct conversation *c, struct npkfs_query *q, const char *p, const char *end,
 	const char **whole, uint64_t *wanted, struct npk_err *err)
 {
 	struct unit u = {.whole = true};
+	const char *block = NULL;
 	int rc = 0;
 
 	*wanted = 0;
@@ -245,21 +268,43 @@ static int check_lines(struct conversation *c, struct npkfs_query *q, const char
 			*wanted = u.bytes > u.len ? u.bytes : 0;
 			break;
 		}
+		block = !q->in_block ? NULL : block == NULL ? *whole : block;
 	}
-	return rc;
+	if (rc != 0 || block == NULL)
+		return rc;
+	if (end - block > (int64_t)c->h.s->config->ctl_max + LINE_MAX_BYTES)
+		return npk_fail(err, E2BIG, "what is between begin and commit is longer than ctl_max");
+	*wanted = *wanted > 0 ? *wanted + (uint64_t)(*whole - block) : (uint64_t)(end - block) + 1;
+	*whole = block;
+	return 0;
 }
 
 /* --- WRITE ------------------------------------------------------------------------------------------------------------- */
 
-/* Runs the lines of [p, end), which are whole; *done says where the first one begins that did not run. Needs the lock. */
+/* A block of lines in which one failed: nothing of it happened. */
+static void end_block(struct npkfs_query *q)
+{
+	if (q->space == NULL)
+		return;
+	npkfs_batch_abort(q->s, q->space, NULL); /* after a commit that failed it is still there */
+	npkfs_space_put(q->space);
+	q->space = NULL;
+}
+
+/* Runs the lines of [p, end), which are whole; *done says where the first one begins that did not run; one of a block of lines
+ * that failed is the block's first. Needs the lock. */
 static int run_lines(struct conversation *c, struct npkfs_query *q, const char *p, const char *end, const char **done,
 	struct npk_err *err)
 {
 	struct unit u;
 	int rc = 0;
 
-	for (*done = p; rc == 0 && *done < end; *done += rc == 0 ? u.bytes : 0)
-		rc = run_line(c, q, *done, end, false, &u, err);
+	for (*done = p; rc == 0 && p < end; p += rc == 0 ? u.bytes : 0) {
+		rc = run_line(c, q, p, end, false, &u, err);
+		if (rc == 0 && q->space == NULL)
+			*done = p + u.bytes;
+	}
+	end_block(q);
 	return rc;
 }
 
@@ -308,6 +353,7 @@ static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_
 	size_t begun = c->line.len;
 	const char *whole, *done;
 	uint64_t wanted = c->wanted;
+	bool looked = false;
 	int rc;
 
 	npk_text_add(&c->line, w->buf, w->len);
@@ -321,6 +367,7 @@ static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_
 	if (wanted > c->line.len) { /* more of what was checked before */
 		rc = 0;
 	} else {
+		looked = true;
 		q.several = has_several(&c->line);
 		rc = check_lines(c, &q, c->line.p, c->line.p + c->line.len, &whole, &wanted, err);
 		if (rc == 0)
@@ -344,6 +391,8 @@ static int take_bytes(struct conversation *c, const struct npkfs_write *w, size_
 	}
 	if (rc == 0)
 		c->line_owner = w->owner;
+	c->in_block = rc == 0 && (looked ? q.in_block : c->in_block);
+	c->json = q.json;
 	return rc;
 }
 
@@ -362,7 +411,7 @@ static int write_conversation(struct npkfs_handle *handle, struct npkfs_write *w
 	c->sticky = rc;
 	if (rc != 0) {
 		c->refused = c->wanted > 0 ? hash_of(w) : 0;
-		set_error_reply(c, rc, err);
+		set_error_reply(c, rc, err, c->json);
 	}
 	pthread_mutex_unlock(&c->lock);
 	w->announced = handle->node->control->changes;
@@ -373,6 +422,8 @@ static int write_conversation(struct npkfs_handle *handle, struct npkfs_write *w
 
 static int cut_short(const struct conversation *c, struct npk_err *err)
 {
+	if (c->in_block)
+		return npk_fail(err, EINVAL, "begin: there is no commit yet");
 	return npk_fail(err, EINVAL, "the line announces %llu bytes with what follows it, there are %zu",
 		(unsigned long long)c->wanted, c->line.len);
 }
@@ -386,11 +437,13 @@ static void drop_line(struct conversation *c, struct npkfs_caller who)
 		return;
 	c->h.node->type->path(c->h.node, &path);
 	npkfs_lasterr_add(&c->h.s->lasterr, who.uid, who.pid, EINVAL, path.bad ? "?" : path.p,
-		c->wanted > 0 ? "a line was dropped, for not all that it announces came"
-			      : "a last line without newline was dropped");
+		c->in_block     ? "lines between begin and commit were dropped: there was no commit"
+		: c->wanted > 0 ? "a line was dropped, for not all that it announces came"
+				: "a last line without newline was dropped");
 	npk_text_fini(&path);
 	npk_text_fini(&c->line);
 	c->wanted = 0;
+	c->in_block = false;
 }
 
 /* A line without newline is dropped when somebody else closes, at the end, and after a failed write: what came of it may be
@@ -416,7 +469,7 @@ static int flush_conversation(struct npkfs_handle *handle, uint64_t owner, struc
 		c->line = (struct npk_text){0};
 		c->sticky = run_line(c, &q, line.p, line.p + line.len, true, &u, err);
 		if (c->sticky != 0)
-			set_error_reply(c, c->sticky, err);
+			set_error_reply(c, c->sticky, err, q.json);
 		npk_text_fini(&line);
 	}
 	drop_line(c, who);
@@ -426,6 +479,47 @@ static int flush_conversation(struct npkfs_handle *handle, uint64_t owner, struc
 }
 
 /* --- READ -------------------------------------------------------------------------------------------------------------- */
+
+/* The bytes [off, off + len) of block `b`, whose header is made anew for every read. */
+static int read_block(const struct npkfs_reply *r, uint64_t b, uint64_t off, char *to, size_t len, struct npk_err *err)
+{
+	const struct npk_view_info *info = npk_view_info(r->view);
+	uint64_t first = b * r->block_rows, left = info->rows - first;
+	struct npk_shape shape = info->shape;
+	char header[NPK_NPY_HEADER_MAX];
+	size_t head, n;
+
+	shape.dim[0] = left < r->block_rows ? left : r->block_rows;
+	head = npk_npy_header(header, info->dtype, &shape, r->align);
+	n = off < head ? (head - off < len ? head - (size_t)off : len) : 0;
+	if (n > 0)
+		memcpy(to, header + off, n);
+	off += n;
+	return n == len ? 0 : npk_view_read(r->view, first * info->row_bytes + off - head, to + n, len - n, err);
+}
+
+/* The header has the same length for every number of rows. */
+static int read_blocks(
+	const struct npkfs_reply *r, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err)
+{
+	const struct npk_view_info *info = npk_view_info(r->view);
+	uint64_t size = r->text.len + r->block_rows * info->row_bytes, nblocks, all;
+	int rc = 0;
+	size_t n;
+	char *to;
+
+	nblocks = (info->rows + r->block_rows - 1) / r->block_rows;
+	all = nblocks * r->text.len + info->bytes;
+	if (off >= all)
+		return 0;
+	len = all - off < len ? (size_t)(all - off) : len;
+	to = npkfs_out_room(out, len);
+	for (; len > 0 && rc == 0; off += n, to += n, len -= n) {
+		n = size - off % size < len ? (size_t)(size - off % size) : len;
+		rc = read_block(r, off / size, off % size, to, n, err);
+	}
+	return rc;
+}
 
 static int read_conversation(
 	struct npkfs_handle *handle, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err)
@@ -437,7 +531,7 @@ static int read_conversation(
 
 	pthread_mutex_lock(&c->lock);
 	if (c->wanted > 0 && c->reply == NULL)
-		set_error_reply(c, cut_short(c, &why), &why);
+		set_error_reply(c, cut_short(c, &why), &why, false);
 	off = npkfs_window_place(&c->window, off);
 	r = c->reply;
 	if (r != NULL)
@@ -447,6 +541,8 @@ static int read_conversation(
 		return 0;
 	out->done = put_reply;
 	out->ctx = r;
+	if (r->view != NULL && r->block_rows > 0)
+		return read_blocks(r, off, len, out, err);
 	if (r->view != NULL)
 		return npkfs_npy_read(r->text.p, r->text.len, r->view, off, len, out, err);
 	if (r->search != NULL)

@@ -1,6 +1,6 @@
 /* ctl_getitem.c - "sel=0:10;1,2 fmt=npy": rows and columns of the current generation. */
 #include "cells.h"
-#include "ctl.h"
+#include "command.h"
 
 #include <errno.h>
 #include <string.h>
@@ -40,14 +40,11 @@ static int parse(const struct npkfs_query *q, const char **sel, enum format *for
 }
 
 /* The view, and the generation that it needs. */
-static int open_view(
-	struct npkfs_query *q, const char *sel, struct npk_view **v, struct npk_gen **g, struct npk_err *err)
+static int open_view(struct npkfs_query *q, struct npk_array *a, const char *sel, struct npk_view **v,
+	struct npk_gen **g, struct npk_err *err)
 {
-	struct npk_array *a;
-	int rc = npkfs_node_array(q->s, q->node, &a, err);
+	int rc = 0;
 
-	if (rc != 0)
-		return rc;
 	for (int attempt = 0; attempt < 2; attempt++) { /* once more when another process just replaced the data */
 		rc = npk_gen_get(g, a, err);
 		if (rc == 0)
@@ -61,43 +58,29 @@ static int open_view(
 		if (npkfs_refresh_if_stale(q->s, rc) != -ESTALE)
 			break;
 	}
-	npk_array_put(a);
 	return rc;
 }
 
 /* Whether a selection parses, only opening it tells; whether its rows are there is found out when it runs. */
-int npkfs_check_getitem(struct npkfs_query *q, struct npk_err *err)
+static int check(struct npkfs_query *q, struct npk_array *a, const char *sel, struct npk_err *err)
 {
 	struct npk_view *v = NULL;
 	struct npk_gen *g = NULL;
-	enum format format;
 	struct npk_err why;
-	const char *sel;
-	int rc = parse(q, &sel, &format, err);
+	int rc = open_view(q, a, sel, &v, &g, &why);
 
-	if (rc != 0 || !q->several)
-		return rc;
-	rc = open_view(q, sel, &v, &g, &why);
 	npk_view_close(v);
 	npk_gen_put(g);
-	if (rc != -EINVAL)
-		return 0;
-	if (err != NULL)
-		*err = why;
-	return rc;
+	return rc == -EINVAL ? npk_fail(err, EINVAL, "%s", why.msg) : 0;
 }
 
-int npkfs_run_getitem(struct npkfs_query *q, struct npk_err *err)
+static int run(struct npkfs_query *q, struct npk_array *a, const char *sel, enum format format, struct npk_err *err)
 {
 	struct npk_text text = {0};
 	struct npk_view *v = NULL;
 	struct npk_gen *g = NULL;
-	enum format format;
-	const char *sel;
-	int rc = parse(q, &sel, &format, err);
+	int rc = open_view(q, a, sel, &v, &g, err);
 
-	if (rc == 0)
-		rc = open_view(q, sel, &v, &g, err);
 	if (rc != 0)
 		return rc;
 	if (format == FORMAT_NPY)
@@ -109,5 +92,67 @@ int npkfs_run_getitem(struct npkfs_query *q, struct npk_err *err)
 	if (rc == 0)
 		return npkfs_reply_text(q, &text, err);
 	npk_text_fini(&text);
+	return rc;
+}
+
+/* --- the file ------------------------------------------------------------------------------------------------------------ */
+
+int npkfs_check_getitem(struct npkfs_query *q, struct npk_err *err)
+{
+	enum format format;
+	struct npk_array *a;
+	const char *sel;
+	int rc = parse(q, &sel, &format, err);
+
+	if (rc != 0 || !q->several || npkfs_node_array(q->s, q->node, &a, NULL) != 0)
+		return rc;
+	rc = check(q, a, sel, err);
+	npk_array_put(a);
+	return rc;
+}
+
+int npkfs_run_getitem(struct npkfs_query *q, struct npk_err *err)
+{
+	enum format format;
+	struct npk_array *a;
+	const char *sel;
+	int rc = parse(q, &sel, &format, err);
+
+	if (rc == 0)
+		rc = npkfs_node_array(q->s, q->node, &a, err);
+	if (rc != 0)
+		return rc;
+	rc = run(q, a, sel, format, err);
+	npk_array_put(a);
+	return rc;
+}
+
+/* --- the verb of ctl ----------------------------------------------------------------------------------------------------- */
+
+int npkfs_check_ctl_getitem(struct npkfs_command *c, struct npk_err *err)
+{
+	enum format format;
+	struct npk_array *a;
+	int rc = parse_format(c->fmt, &format, err);
+
+	if (rc != 0 || npkfs_array_get(c->q->s, c->space, c->arrays[0], strlen(c->arrays[0]), &a, NULL) != 0)
+		return rc;
+	rc = check(c->q, a, c->sel, err);
+	npk_array_put(a);
+	return rc;
+}
+
+int npkfs_run_ctl_getitem(struct npkfs_command *c, struct npk_err *err)
+{
+	enum format format;
+	struct npk_array *a;
+	int rc = parse_format(c->fmt, &format, err);
+
+	if (rc == 0)
+		rc = npkfs_array_get(c->q->s, c->space, c->arrays[0], strlen(c->arrays[0]), &a, err);
+	if (rc != 0)
+		return rc;
+	rc = run(c->q, a, c->sel, format, err);
+	npk_array_put(a);
 	return rc;
 }

@@ -68,7 +68,7 @@ int npkfs_run_ctl_search(struct npkfs_query *q, struct npk_err *err)
 	if (rc == 0)
 		rc = parse(q, 2, &w, err);
 	if (rc == 0)
-		rc = npk_array_get(&a, q->s->store, q->words.argv[1], err);
+		rc = npkfs_array_get(q->s, npkfs_query_space(q), q->words.argv[1], strlen(q->words.argv[1]), &a, err);
 	if (rc != 0)
 		return rc;
 	rc = run(q, a, &w, err);

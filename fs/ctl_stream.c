@@ -3,10 +3,10 @@
  * What a write completes is committed in that write; the rest waits in the handle. A failed write takes nothing, so a client
  * that sends the same bytes again gets the same error again; after a failure behind a commit the count stops at the commit. */
 #include "changed.h"
-#include "convert.h"
 #include "ctl.h"
 #include "file.h"
 #include "out.h"
+#include "rowdata.h"
 #include "rows.h"
 #include "text.h"
 #include "window.h"
@@ -70,38 +70,18 @@ static int whole_npy(struct unit *u, const char *p, size_t len, struct npk_npy *
 	return 0;
 }
 
-/* dtype and all dimensions but the first. */
-static int fits(const struct unit *u, const struct npk_npy *npy, struct npk_err *err)
-{
-	const struct npk_gen_info *info = npk_gen_info(u->g);
-	bool same = npy->shape.ndim == info->shape.ndim;
-
-	if (npy->dtype != info->dtype)
-		return npk_fail(err, EINVAL, "dtype %s, the array has %s", npk_dtype_name(npy->dtype),
-			npk_dtype_name(info->dtype));
-	for (unsigned i = 1; i < info->shape.ndim && same; i++)
-		same = npy->shape.dim[i] == info->shape.dim[i];
-	return same && npy->shape.ndim > 0 ? 0
-					   : npk_fail(err, EINVAL, "these rows have another shape than the array's");
-}
-
 typedef int rows_fn(struct unit *u, const void *rows, uint64_t n, void *ctx, struct npk_err *err);
 
 /* Hands the rows of a whole .npy to `fn`, in C order and little-endian. */
 static int with_rows(
 	struct unit *u, const struct npk_npy *npy, const char *data, rows_fn *fn, void *ctx, struct npk_err *err)
 {
-	char *copy = NULL;
-	int rc;
+	const char *rows;
+	char *copy;
+	int rc = npkfs_rows_plain(npy, data, &rows, &copy, err);
 
-	if (npy->fortran_order || npy->big_endian) {
-		copy = malloc(npy->data_len + 1);
-		if (copy == NULL)
-			return npk_fail(err, ENOMEM, "no memory to convert");
-		npkfs_convert_memory(data, npy, copy);
-		data = copy;
-	}
-	rc = fn(u, data, npy->shape.dim[0], ctx, err);
+	if (rc == 0)
+		rc = fn(u, rows, npy->shape.dim[0], ctx, err);
 	free(copy);
 	return rc;
 }
@@ -128,7 +108,7 @@ static int unit_npy(struct unit *u, const char *p, size_t len, size_t *used, str
 	int rc = whole_npy(u, p, len, &npy, &whole, err);
 
 	if (rc == 0 && npy.header_len != 0)
-		rc = fits(u, &npy, err);
+		rc = npkfs_rows_fit(npk_gen_info(u->g), &npy, err);
 	if (rc == 0 && whole > 0)
 		rc = with_rows(u, &npy, p + npy.header_len, append_rows, NULL, err);
 	*used = rc == 0 ? whole : 0;
@@ -216,7 +196,7 @@ static int unit_replace(struct unit *u, const char *p, size_t len, size_t *used,
 	if (rc == 0)
 		rc = whole_npy(u, p + head, len - head, &npy, &whole, err);
 	if (rc == 0 && npy.header_len != 0)
-		rc = fits(u, &npy, err);
+		rc = npkfs_rows_fit(npk_gen_info(u->g), &npy, err);
 	if (rc == 0 && whole > 0)
 		rc = with_rows(u, &npy, p + head + npy.header_len, replace_rows, &c, err);
 	if (rc == 0 && whole > 0)

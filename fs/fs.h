@@ -6,6 +6,7 @@
 #ifndef NPKFS_FS_H
 #define NPKFS_FS_H
 
+#include "batch.h"
 #include "config.h"
 #include "inode.h"
 #include "inval.h"
@@ -32,6 +33,7 @@ struct npkfs_session {
 	struct npkfs_stats stats;
 	struct npkfs_lasterr lasterr;
 	struct npkfs_staging staging;
+	struct npkfs_batches batches;
 	struct npkfs_slow slow;
 	struct npkfs_search_cache *search_cache;
 
@@ -129,6 +131,10 @@ struct npkfs_type {
 	int (*unlink)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, const struct npkfs_caller *who,
 		struct npk_err *err);
 
+	int (*mkdir)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out,
+		struct npk_err *err);
+	int (*rmdir)(struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npk_err *err);
+
 	/* Files. */
 	int (*open)(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
 		struct npk_err *err);
@@ -139,7 +145,7 @@ struct npkfs_type {
 };
 
 extern const struct npkfs_type npkfs_root_type, npkfs_control_dir_type, npkfs_arrays_dir_type, npkfs_array_dir_type;
-extern const struct npkfs_type npkfs_view_type;
+extern const struct npkfs_type npkfs_view_type, npkfs_batch_dir_type, npkfs_batch_type;
 extern const struct npkfs_type npkfs_export_dir_type, npkfs_view_dir_type, npkfs_batches_dir_type;
 extern const struct npkfs_type npkfs_stream_type;
 extern const struct npkfs_type npkfs_text_type, npkfs_query_type, npkfs_csv_type, npkfs_deleted_type, npkfs_array_type;
@@ -153,6 +159,13 @@ int npkfs_plain_node(
 /* The array that a node's name means now. */
 int npkfs_node_array(
 	struct npkfs_session *s, const struct npkfs_node *node, struct npk_array **out, struct npk_err *err);
+/* A row of the table of .numpack, which may be seen in other places too. */
+int npkfs_control_lookup(struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out,
+	struct npk_err *err);
+/* The names of the arrays, as the root lists them. */
+int npkfs_list_arrays(struct npkfs_session *s, struct npkfs_space *sp, struct npk_text *names, struct npk_err *err);
+/* Whether names of arrays are made in it: the root, or that of a transaction. */
+bool npkfs_is_root(const struct npkfs_node *node);
 /* "arrays/<name>/" below the mountpoint, then `tail`. */
 void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct npk_text *out);
 

@@ -1,5 +1,6 @@
 /* ops_change.c - changes of names and attributes. A read-only mount refuses them. */
 #include "changed.h"
+#include "dir.h"
 #include "file.h"
 #include "ops.h"
 #include "request.h"
@@ -21,6 +22,13 @@ static void refuse(fuse_req_t req, fuse_ino_t ino, const char *name, const char 
 	else
 		npkfs_request_fail(&r, r.node, name, npk_fail(&r.err, EROFS, "%s: this mount is read-only", what));
 	npkfs_request_end(&r);
+}
+
+static int may_change(struct npkfs_request *r, bool possible, const char *what)
+{
+	if (!r->s->rw)
+		return npk_fail(&r->err, EROFS, "%s: this mount is read-only", what);
+	return possible ? 0 : -EPERM;
 }
 
 static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
@@ -140,8 +148,26 @@ void npkfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 
 void npkfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
+	struct npkfs_node *child = NULL;
+	struct fuse_entry_param e;
+	struct npkfs_request r;
+	int rc;
+
 	(void)mode;
-	refuse(req, parent, name, "mkdir");
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, parent))
+		return;
+	rc = may_change(&r, r.node->type->mkdir != NULL, "mkdir");
+	if (rc == 0)
+		rc = r.node->type->mkdir(r.s, r.node, name, &child, &r.err);
+	if (rc != 0) {
+		npkfs_request_fail(&r, r.node, name, rc);
+	} else {
+		npkfs_entry_fill(r.s, child, &e);
+		if (fuse_reply_entry(req, &e) != 0)
+			npkfs_node_forget(&r.s->inodes, e.ino, 1);
+		npkfs_node_put(&r.s->inodes, child);
+	}
+	npkfs_request_end(&r);
 }
 
 void npkfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -164,7 +190,19 @@ void npkfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 void npkfs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	refuse(req, parent, name, "rmdir");
+	struct npkfs_request r;
+	int rc;
+
+	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, parent))
+		return;
+	rc = may_change(&r, r.node->type->rmdir != NULL, "rmdir");
+	if (rc == 0)
+		rc = r.node->type->rmdir(r.s, r.node, name, &r.err);
+	if (rc != 0)
+		npkfs_request_fail(&r, r.node, name, rc);
+	else
+		fuse_reply_err(req, 0);
+	npkfs_request_end(&r);
 }
 
 void npkfs_op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
@@ -176,21 +214,23 @@ void npkfs_op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const
 void npkfs_op_rename(
 	fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags)
 {
+	struct npkfs_node *to = NULL;
 	struct npkfs_request r;
 	int rc;
 
 	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, parent))
 		return;
-	if (!r.s->rw)
-		rc = npk_fail(&r.err, EROFS, "rename: this mount is read-only");
-	else if (parent != NPKFS_ROOT_ID || newparent != NPKFS_ROOT_ID)
-		rc = -EPERM;
-	else
+	to = npkfs_node_by_id(&r.s->inodes, newparent);
+	rc = may_change(&r, npkfs_is_root(r.node) && to != NULL && npkfs_is_root(to), "rename");
+	if (rc == 0 && to != r.node)
+		rc = npk_fail(&r.err, EXDEV, "a transaction and what is outside are as two filesystems");
+	if (rc == 0)
 		rc = npkfs_root_rename(r.s, r.node->space, name, newname, flags, &r.who, &r.err);
 	if (rc != 0)
 		npkfs_request_fail(&r, r.node, name, rc);
 	else
 		fuse_reply_err(req, 0);
+	npkfs_node_put(&r.s->inodes, to);
 	npkfs_request_end(&r);
 }
 

@@ -338,12 +338,46 @@ struct parked_write {
 	char buf[];
 };
 
-static void command_parked(void *ctx)
+static void run_parked(void *ctx)
 {
 	struct parked_write *p = ctx;
 
 	finish_write(&p->r, p->h, &p->w);
 	free(p);
+}
+
+/* Commands that copy data, or wait until a RELEASE has come, must not hold a worker. */
+static bool is_long(const struct npkfs_handle *h, const char *buf, size_t size)
+{
+	static const char *const verbs[] = {"compact", "commit", "clone", "sync", "reset"};
+	const struct npkfs_control *row = h->node->control;
+
+	if (row == NULL || row->type != &npkfs_query_type || !row->changes)
+		return false;
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (strcmp(row->name, verbs[i]) == 0 || memmem(buf, size, verbs[i], strlen(verbs[i])) != NULL)
+			return true;
+	return false;
+}
+
+static void start_long(struct parked_write *p)
+{
+	int rc = npkfs_slow_start(&p->r.s->slow, p->r.req, run_parked, p, &p->r.err);
+
+	if (rc == 0)
+		return;
+	npkfs_request_fail(&p->r, p->h->node, NULL, rc);
+	free(p);
+}
+
+static void command_parked(void *ctx)
+{
+	struct parked_write *p = ctx;
+
+	if (is_long(p->h, p->buf, p->w.len))
+		start_long(p);
+	else
+		run_parked(p);
 }
 
 static bool write_must_wait(struct npkfs_request *r, struct npkfs_handle *h)
@@ -360,11 +394,14 @@ void npkfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 	struct npkfs_handle *h = handle_of(fi);
 	struct parked_write *p;
 	struct npkfs_request r;
+	bool wait, slow;
 
 	(void)ino;
 	npkfs_request_begin(&r, req, NPKFS_OP_WRITE);
 	w.who = r.who;
-	if (!write_must_wait(&r, h)) {
+	wait = write_must_wait(&r, h);
+	slow = r.s->rw && is_long(h, buf, size);
+	if (!wait && !slow) {
 		finish_write(&r, h, &w);
 		return;
 	}
@@ -374,6 +411,10 @@ void npkfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size
 		p->h = h;
 		p->w = w;
 		p->w.buf = memcpy(p->buf, buf, size);
+		if (!wait) {
+			start_long(p);
+			return;
+		}
 		if (npkfs_inval_call(&r.s->inval, command_parked, p) == 0)
 			return;
 		free(p);

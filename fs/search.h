@@ -4,7 +4,7 @@
 
 #include "fs.h"
 
-#define NPKFS_ATTACHED_MAX 4
+#define NPKFS_ATTACHED_MAX 64
 
 /* Bytes that follow a command line: "npy=BYTES" or "raw=BYTES" announces them. */
 struct npkfs_attached {

@@ -131,6 +131,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	atomic_init(&s->epoch, 1);
 	npkfs_lasterr_init(&s->lasterr);
 	npkfs_staging_init(&s->staging);
+	npkfs_batches_init(&s->batches);
 	npkfs_slow_init(&s->slow);
 	pthread_mutex_init(&s->export_lock, NULL);
 }
@@ -198,6 +199,8 @@ int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
 	struct npk_store *store = s->store;
 
 	npkfs_staging_end(s);
+	npkfs_batches_fini(s);
+	npkfs_batches_init(&s->batches);
 	npkfs_staging_fini(s);
 	npkfs_staging_init(&s->staging);
 	npkfs_inodes_fini(&s->inodes); /* generations and staged files belong to the store */
@@ -248,6 +251,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
 		fuse_session_destroy(s->fuse);
+	npkfs_batches_fini(s);
 	npkfs_staging_fini(s);
 	npkfs_inodes_fini(&s->inodes);
 	npkfs_export_put(s->export);
@@ -271,14 +275,19 @@ static void drop_node(void *session, uint64_t id)
 	npkfs_inval_node(&((struct npkfs_session *)session)->inval, id);
 }
 
+void npkfs_session_drop_caches(struct npkfs_session *s)
+{
+	if (npkfs_nodes_each(&s->inodes, drop_node, s) != 0)
+		npkfs_log(NPKFS_WARN, "no memory to drop caches");
+}
+
 void npkfs_session_reload(struct npkfs_session *s)
 {
 	struct npk_err err;
 
 	if (npkfs_refresh(s, &err) != 0)
 		npkfs_log(NPKFS_WARN, "the store cannot be read now, its last state stays: %s", err.msg);
-	if (npkfs_nodes_each(&s->inodes, drop_node, s) != 0)
-		npkfs_log(NPKFS_WARN, "no memory to drop caches");
+	npkfs_session_drop_caches(s);
 }
 
 void npkfs_session_log_stats(struct npkfs_session *s)

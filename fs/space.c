@@ -17,6 +17,7 @@ void npkfs_space_put(struct npkfs_space *sp)
 {
 	if (sp == NULL || atomic_fetch_sub(&sp->refs, 1) != 1)
 		return;
+	npk_txn_abort(sp->txn);
 	pthread_rwlock_destroy(&sp->lock);
 	free(sp->name);
 	free(sp);

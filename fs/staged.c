@@ -323,6 +323,25 @@ void npkfs_staging_expire(struct npkfs_session *s)
 	} while (node != NULL);
 }
 
+void npkfs_staging_drop(struct npkfs_session *s, struct npkfs_space *sp)
+{
+	struct npkfs_staged *st;
+	struct npkfs_node *node;
+
+	do {
+		node = NULL;
+		pthread_mutex_lock(&s->staging.lock);
+		for (st = s->staging.first; st != NULL && st->space != sp;)
+			st = st->next;
+		if (st != NULL && !st->pending)
+			say_dropped(s, st, "the transaction ended: a file that is no array was dropped");
+		if (st != NULL)
+			node = unlink_staged(&s->staging, st);
+		pthread_mutex_unlock(&s->staging.lock);
+		npkfs_node_put(&s->inodes, node);
+	} while (node != NULL);
+}
+
 void npkfs_staging_end(struct npkfs_session *s)
 {
 	pthread_mutex_lock(&s->staging.lock);

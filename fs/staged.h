@@ -76,6 +76,8 @@ void npkfs_staged_unlist(struct npkfs_session *s, struct npkfs_staged *st);
 int npkfs_staged_rename(struct npkfs_session *s, struct npkfs_staged *st, const char *name);
 /* Adds the names of scratch files and of arrays that are being made. */
 void npkfs_staged_list(struct npkfs_session *s, struct npkfs_space *sp, struct npk_text *names);
+/* Drops all files of a transaction that has ended; those that are open go on, and nobody finds them. */
+void npkfs_staging_drop(struct npkfs_session *s, struct npkfs_space *sp);
 /* Drops what nobody will complete. */
 void npkfs_staging_expire(struct npkfs_session *s);
 /* A line in the log and in last_error for each file that the end of the mount drops. */

@@ -94,10 +94,11 @@ static int control_node(struct npkfs_session *s, const struct npkfs_control *tab
 	return npkfs_plain_node(s, &key, out, err);
 }
 
-static int list_table(const struct npkfs_control *table, struct npk_text *names)
+static int list_table(const struct npkfs_control *table, bool inside, struct npk_text *names)
 {
 	for (const struct npkfs_control *row = table; row->name != NULL; row++)
-		npkfs_dir_add(names, row->name, row->type->kind);
+		if (!inside || row->inside)
+			npkfs_dir_add(names, row->name, row->type->kind);
 	return 0;
 }
 
@@ -150,6 +151,16 @@ static int lookup_root(struct npkfs_session *s, struct npkfs_node *dir, const ch
 	return rc;
 }
 
+int npkfs_list_arrays(struct npkfs_session *s, struct npkfs_space *sp, struct npk_text *names, struct npk_err *err)
+{
+	return list_arrays(s, sp, ".npy", S_IFREG, names, err);
+}
+
+bool npkfs_is_root(const struct npkfs_node *node)
+{
+	return node->type == &npkfs_root_type || node->type == &npkfs_batch_type;
+}
+
 static int list_root(struct npkfs_session *s, struct npkfs_node *dir, struct npk_text *names, struct npk_err *err)
 {
 	(void)dir;
@@ -183,16 +194,25 @@ const struct npkfs_type npkfs_root_type = {
 static int lookup_control(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
+	const struct npkfs_control *row = npkfs_control_find(npkfs_store_controls, name);
+
 	(void)who;
+	if (row != NULL && dir->space != NULL && !row->inside)
+		return -ENOENT;
+	return control_node(s, npkfs_store_controls, dir, name, out, err);
+}
+
+int npkfs_control_lookup(
+	struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out, struct npk_err *err)
+{
 	return control_node(s, npkfs_store_controls, dir, name, out, err);
 }
 
 static int list_control(struct npkfs_session *s, struct npkfs_node *dir, struct npk_text *names, struct npk_err *err)
 {
 	(void)s;
-	(void)dir;
 	(void)err;
-	return list_table(npkfs_store_controls, names);
+	return list_table(npkfs_store_controls, dir->space != NULL, names);
 }
 
 static void path_control(const struct npkfs_node *node, struct npk_text *out)
@@ -279,7 +299,7 @@ static int list_array_dir(struct npkfs_session *s, struct npkfs_node *dir, struc
 	(void)s;
 	(void)dir;
 	(void)err;
-	return list_table(npkfs_array_controls, names);
+	return list_table(npkfs_array_controls, false, names);
 }
 
 static void path_array_dir(const struct npkfs_node *node, struct npk_text *out)
