@@ -28,6 +28,8 @@ static const char readme[] =
 	"handle\n"
 	"  arrays/NAME/search                   likewise, nearest rows: 'k=5 metric=cosine row=17 "
 	"[fmt=text|json|npy]'\n"
+	"  arrays/NAME/search.d/metric=cosine,k=5,row=17.txt   the same as a file: .txt, .json or .npy\n"
+	"  arrays/NAME/scores.d/metric=cosine,row=17.npy       the metric of every row\n"
 	"  arrays/NAME/data.csv                 the rows as text\n"
 	"  export/store.safetensors             all arrays as one file\n"
 	"\n"
@@ -235,6 +237,8 @@ const struct npkfs_control npkfs_array_controls[] = {
 	{.name = "data.csv", .type = &npkfs_csv_type},
 	{.name = "view", .type = &npkfs_view_dir_type},
 	{.name = "batches", .type = &npkfs_batches_dir_type},
+	{.name = "search.d", .type = &npkfs_search_dir_type},
+	{.name = "scores.d", .type = &npkfs_scores_dir_type},
 	{
 		.name = "getitem",
 		.type = &npkfs_query_type,

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 
 struct npkfs_out;
+struct npkfs_search_cache;
 
 struct npkfs_session {
 	const struct npkfs_config *config;
@@ -35,7 +36,7 @@ struct npkfs_session {
 	struct npkfs_staging staging;
 	struct npkfs_batches batches;
 	struct npkfs_slow slow;
-	struct npkfs_search_cache *search_cache;
+	struct npkfs_search_cache *answers;
 
 	bool rw;                   /* the store may be changed: constant while serving */
 	_Atomic unsigned writable; /* handles of arrays that are O_RDWR */
@@ -148,6 +149,7 @@ extern const struct npkfs_type npkfs_root_type, npkfs_control_dir_type, npkfs_ar
 extern const struct npkfs_type npkfs_view_type, npkfs_batch_dir_type, npkfs_batch_type;
 extern const struct npkfs_type npkfs_export_dir_type, npkfs_view_dir_type, npkfs_batches_dir_type;
 extern const struct npkfs_type npkfs_stream_type;
+extern const struct npkfs_type npkfs_search_dir_type, npkfs_scores_dir_type;
 extern const struct npkfs_type npkfs_text_type, npkfs_query_type, npkfs_csv_type, npkfs_deleted_type, npkfs_array_type;
 
 /* --- tree.c -------------------------------------------------------------------------------------------------------- */

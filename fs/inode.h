@@ -36,6 +36,7 @@ struct npkfs_node {
 	struct npk_gen *gen;         /* NULL for what is not bound to a generation, and for arrays */
 	struct npkfs_export *export; /* of export/store.safetensors */
 	uint64_t bytes;              /* behind the .npy header */
+	_Atomic uint64_t measured;   /* of an answer: its size once it was computed; 0: it never was */
 	uint32_t header_len;         /* 0 when there is no header */
 
 	_Atomic(struct npk_view *) view; /* set once, by the first open that needs it; owned */

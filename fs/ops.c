@@ -10,6 +10,7 @@
 #include "request.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -68,6 +69,38 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
+/* The size is to be computed first. */
+static void getattr_slowly(void *ctx)
+{
+	struct npkfs_request *r = ctx;
+	int rc = r->node->type->measure(r->s, r->node, &r->err);
+
+	if (rc != 0)
+		npkfs_request_fail(r, r->node, NULL, rc);
+	else
+		npkfs_request_reply_attr(r);
+	npkfs_request_end(r);
+	free(r);
+}
+
+static void put_off_getattr(struct npkfs_request *r)
+{
+	struct npkfs_request *later = malloc(sizeof(*later));
+	int rc;
+
+	if (later == NULL) {
+		rc = npk_fail(&r->err, ENOMEM, "no memory for a request");
+	} else {
+		*later = *r;
+		rc = npkfs_slow_start(&r->s->slow, r->req, getattr_slowly, later, &r->err);
+		if (rc == 0)
+			return;
+		free(later);
+	}
+	npkfs_request_fail(r, r->node, NULL, rc);
+	npkfs_request_end(r);
+}
+
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct npkfs_request r;
@@ -75,6 +108,10 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	(void)fi;
 	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_GETATTR, ino))
 		return;
+	if (r.node->type->is_unmeasured != NULL && r.node->type->is_unmeasured(r.s, r.node)) {
+		put_off_getattr(&r);
+		return;
+	}
 	npkfs_request_reply_attr(&r);
 	npkfs_request_end(&r);
 }

@@ -84,23 +84,21 @@ bool npkfs_search_size(struct npkfs_search *q, uint64_t *size);
 /* Adds [off, off + len) of the answer, as far as it goes. What is added may be borrowed from `q`. */
 int npkfs_search_read(struct npkfs_search *q, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err);
 
-/* The latest answers of search.d, newest first: at most NPKFS_SEARCH_KEPT, and ctl_max bytes unless it is a single one. */
+/* The latest answers of search.d, by generation, content version and query: at most NPKFS_SEARCH_KEPT of them, and ctl_max
+ * bytes unless it is a single one. Any thread. */
 #define NPKFS_SEARCH_KEPT 64
 
-struct npkfs_search_cache {
-	pthread_mutex_t lock; /* memory only */
-	struct npkfs_search_entry *first;
-};
+struct npkfs_search_cache;
 
-void npkfs_search_cache_init(struct npkfs_search_cache *c);
-void npkfs_search_cache_fini(struct npkfs_search_cache *c); /* may be called again after init */
+int npkfs_search_cache_open(struct npkfs_search_cache **out, uint64_t max, struct npk_err *err);
+void npkfs_search_cache_close(struct npkfs_search_cache *c); /* NULL is fine */
 /* The search of that key with a reference, or NULL. */
 struct npkfs_search *npkfs_search_cache_get(
 	struct npkfs_search_cache *c, uint64_t generation, uint64_t content, const char *sel);
-/* Puts `q` there, or returns the one that another thread put there first; with a reference for the caller. Takes the
- * caller's reference of `q` over. */
-struct npkfs_search *npkfs_search_cache_put(struct npkfs_search_cache *c, uint64_t generation, uint64_t content,
-	const char *sel, uint64_t max, struct npkfs_search *q);
+/* Keeps `q`, whose reference it takes over, unless another thread was first: returns the one that is kept, with a reference.
+ * Without memory `q` is returned and not kept. */
+struct npkfs_search *npkfs_search_cache_put(
+	struct npkfs_search_cache *c, uint64_t generation, uint64_t content, const char *sel, struct npkfs_search *q);
 void npkfs_search_cache_drop(struct npkfs_search_cache *c, const struct npkfs_search *q);
 
 #endif

@@ -6,6 +6,7 @@
 #include "names.h"
 #include "ops.h"
 #include "sandbox.h"
+#include "search.h"
 #include "unmounter.h"
 
 #include <errno.h>
@@ -157,6 +158,8 @@ int npkfs_session_open(
 	if (rc == 0)
 		rc = npkfs_inodes_init(&s->inodes, err);
 	if (rc == 0)
+		rc = npkfs_search_cache_open(&s->answers, c->ctl_max, err);
+	if (rc == 0)
 		rc = npkfs_tree_init(s, err);
 	if (rc == 0)
 		rc = make_fuse(s, err);
@@ -204,6 +207,8 @@ int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
 	npkfs_staging_fini(s);
 	npkfs_staging_init(&s->staging);
 	npkfs_inodes_fini(&s->inodes); /* generations and staged files belong to the store */
+	npkfs_search_cache_close(s->answers);
+	s->answers = NULL;
 	npkfs_export_put(s->export);
 	s->export = NULL;
 	s->store = NULL;
@@ -254,6 +259,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_batches_fini(s);
 	npkfs_staging_fini(s);
 	npkfs_inodes_fini(&s->inodes);
+	npkfs_search_cache_close(s->answers);
 	npkfs_export_put(s->export);
 	npk_store_close(s->store);
 	npkfs_slow_fini(&s->slow);
