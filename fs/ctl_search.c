@@ -1,5 +1,6 @@
 /* ctl_search.c - "k=5 metric=cosine row=17": the nearest rows of the current generation. */
 #include "ctl.h"
+#include "space.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,7 +21,7 @@ static int run(struct npkfs_query *q, struct npk_array *a, const struct npkfs_se
 		rc = npk_gen_get(&g, a, err);
 		if (rc != 0)
 			break;
-		rc = npkfs_search_open(&search, q->s, g, w, q->attached, err);
+		rc = npkfs_search_open(&search, q->s, npkfs_query_space(q), g, w, q->attached, err);
 		npk_gen_put(g);
 		if (npkfs_refresh_if_stale(q->s, rc) != -ESTALE)
 			break;

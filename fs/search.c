@@ -7,6 +7,7 @@
 #include "out.h"
 #include "rows.h"
 #include "slow.h"
+#include "space.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,6 +21,7 @@
 struct npkfs_search {
 	_Atomic unsigned refs;
 	struct npkfs_session *s;
+	struct npkfs_space *sp; /* counted */
 	enum npkfs_search_op op;
 	enum npkfs_search_format format;
 	enum npk_metric metric;
@@ -63,6 +65,7 @@ void npkfs_search_put(struct npkfs_search *q)
 	if (q == NULL || atomic_fetch_sub(&q->refs, 1) != 1)
 		return;
 	forget_query(q);
+	npkfs_space_put(q->sp);
 	npk_text_fini(&q->answer);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
@@ -190,7 +193,7 @@ static int pick_rows(struct npkfs_search *q, const char *rows, struct npk_err *e
 	return rc == 0 ? 0 : npk_err_context(err, rc, "search: rows=");
 }
 
-int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct npk_gen *g,
+int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct npkfs_space *sp, struct npk_gen *g,
 	const struct npkfs_search_words *w, const struct npkfs_attached *attached, struct npk_err *err)
 {
 	struct npkfs_search *q = calloc(1, sizeof(*q));
@@ -201,6 +204,7 @@ int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct
 	atomic_init(&q->refs, 1);
 	pthread_mutex_init(&q->lock, NULL);
 	q->s = s;
+	q->sp = npkfs_space_ref(sp);
 	q->op = w->op;
 	q->format = w->format;
 	q->metric = w->metric;
@@ -208,7 +212,7 @@ int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct
 	q->gen = npk_gen_ref(g);
 	rc = npk_gen_map(g, err);
 	if (rc == 0)
-		rc = npkfs_search_vectors(&q->vectors, s, g, w, attached, err);
+		rc = npkfs_search_vectors(&q->vectors, s, sp, g, w, attached, err);
 	if (rc == 0)
 		rc = check_vectors(q, err);
 	if (rc == 0 && q->op == NPKFS_SEARCH_PAIR)
@@ -298,7 +302,7 @@ static int list_mask(struct npkfs_search *q, const char *name, uint64_t *to, str
 	struct npk_array *a = NULL;
 	struct npk_gen *g = NULL;
 	uint64_t all = 0, n = 0, m;
-	int rc = npk_array_get(&a, q->s->store, name, err);
+	int rc = npkfs_array_get(q->s, q->sp, name, strlen(name), &a, err);
 
 	if (rc == 0)
 		rc = npk_gen_get(&g, a, err);

@@ -60,9 +60,9 @@ struct npkfs_vectors {
 	size_t nfirst; /* of these, the ones of the first source */
 };
 
-/* `g` is the array that is searched. -EINVAL: another dtype or width, not a number, not a .npy; -ERANGE: no such row;
+/* `g` is the array that is searched, `sp` where others are looked for. -EINVAL: another dtype or width, not a number, not a .npy; -ERANGE: no such row;
  * -ENOENT: no such array. */
-int npkfs_search_vectors(struct npkfs_vectors *out, struct npkfs_session *s, struct npk_gen *g,
+int npkfs_search_vectors(struct npkfs_vectors *out, struct npkfs_session *s, struct npkfs_space *sp, struct npk_gen *g,
 	const struct npkfs_search_words *w, const struct npkfs_attached *attached, struct npk_err *err);
 
 /* One query, ready to run on the generation it was opened on. Counted; any thread. */
@@ -70,7 +70,7 @@ struct npkfs_search;
 
 /* Checks all that can be wrong with it; nothing is computed yet. Texts of `w` may go afterwards. -E2BIG: the query or what it
  * asks for is more than config ctl_max. */
-int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct npk_gen *g,
+int npkfs_search_open(struct npkfs_search **out, struct npkfs_session *s, struct npkfs_space *sp, struct npk_gen *g,
 	const struct npkfs_search_words *w, const struct npkfs_attached *attached, struct npk_err *err);
 struct npkfs_search *npkfs_search_ref(struct npkfs_search *q);
 void npkfs_search_put(struct npkfs_search *q); /* NULL is fine */

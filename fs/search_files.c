@@ -95,15 +95,20 @@ static bool is_scores(const struct npkfs_node *node)
 
 /* --- answers -------------------------------------------------------------------------------------------------------------- */
 
+static bool is_kept(const struct npkfs_node *node)
+{
+	return !is_scores(node) && node->space == NULL;
+}
+
 /* The query of the node, not computed yet if nobody asked before. What the content is now decides: it may have changed since
- * the lookup, if only because the pages of a map were written out. */
+ * the lookup, if only because the pages of a map were written out. Answers within a transaction are not kept. */
 static int open_search(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_search **out, struct npk_err *err)
 {
 	uint64_t content = atomic_load(&s->content); /* before any row is read */
 	struct parsed *p;
 	int rc;
 
-	*out = npkfs_search_cache_get(s->answers, node->number, content, node->sel);
+	*out = is_kept(node) ? npkfs_search_cache_get(s->answers, node->number, content, node->sel) : NULL;
 	if (*out != NULL)
 		return 0;
 	p = malloc(sizeof(*p));
@@ -111,9 +116,9 @@ static int open_search(struct npkfs_session *s, struct npkfs_node *node, struct 
 		return npk_fail(err, ENOMEM, "no memory for a query");
 	rc = parse(p, is_scores(node), name_of(node), err);
 	if (rc == 0)
-		rc = npkfs_search_open(out, s, node->gen, &p->words, NULL, err);
+		rc = npkfs_search_open(out, s, node->space, node->gen, &p->words, NULL, err);
 	free(p);
-	if (rc == 0 && !is_scores(node))
+	if (rc == 0 && is_kept(node))
 		*out = npkfs_search_cache_put(s->answers, node->number, content, node->sel, *out);
 	return npkfs_refresh_if_stale(s, rc);
 }
@@ -233,7 +238,7 @@ static int new_node(struct npkfs_session *s, const struct npkfs_key *key, struct
 {
 	struct npkfs_search *q;
 	struct npkfs_node *node;
-	int rc = npkfs_search_open(&q, s, g, &p->words, NULL, err);
+	int rc = npkfs_search_open(&q, s, key->space, g, &p->words, NULL, err);
 
 	if (rc != 0)
 		return npkfs_refresh_if_stale(s, rc);
@@ -253,7 +258,8 @@ static int find_node(struct npkfs_session *s, struct npkfs_node *dir, bool score
 	const struct parsed *p, struct npk_gen *g, struct npkfs_node **out, struct npk_err *err)
 {
 	char sel[NPKFS_COMPONENT_MAX + 64];
-	struct npkfs_key key = {.type = &answer_type, .name = dir->name, .name_len = dir->name_len, .sel = sel};
+	struct npkfs_key key = {
+		.type = &answer_type, .space = dir->space, .name = dir->name, .name_len = dir->name_len, .sel = sel};
 
 	key.number = npk_gen_info(g)->number;
 	key.detail = atomic_load(&s->content);

@@ -1,6 +1,7 @@
 /* search_vectors.c - the vectors that a query names: a row, rows of another array, numbers, bytes that came along. */
 #include "convert.h"
 #include "search.h"
+#include "space.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 
 struct loader {
 	struct npkfs_session *s;
+	struct npkfs_space *sp;
 	struct npk_gen *g;
 	struct npkfs_vectors *v;
 	size_t size; /* of an element */
@@ -114,7 +116,7 @@ static int split_name(struct loader *l, char *name, struct npk_array **a, const 
 {
 	size_t len = strlen(name);
 	char *open;
-	int rc = npk_array_get(a, l->s->store, name, err);
+	int rc = npkfs_array_get(l->s, l->sp, name, strlen(name), a, err);
 
 	*sel = NULL;
 	if (rc != -ENOENT || len == 0 || name[len - 1] != ']' || (open = strrchr(name, '[')) == NULL)
@@ -122,7 +124,7 @@ static int split_name(struct loader *l, char *name, struct npk_array **a, const 
 	name[len - 1] = '\0';
 	*open = '\0';
 	*sel = open + 1;
-	return npk_array_get(a, l->s->store, name, err);
+	return npkfs_array_get(l->s, l->sp, name, strlen(name), a, err);
 }
 
 static int take_array(struct loader *l, const char *value, struct npk_err *err)
@@ -312,12 +314,13 @@ static int take_source(struct loader *l, const struct npkfs_search_source *from,
 					     : take_raw(l, &attached[from->attached], err);
 }
 
-int npkfs_search_vectors(struct npkfs_vectors *out, struct npkfs_session *s, struct npk_gen *g,
+int npkfs_search_vectors(struct npkfs_vectors *out, struct npkfs_session *s, struct npkfs_space *sp, struct npk_gen *g,
 	const struct npkfs_search_words *w, const struct npkfs_attached *attached, struct npk_err *err)
 {
 	const struct npk_gen_info *info = npk_gen_info(g);
 	struct npkfs_vectors v = {.dtype = info->dtype};
-	struct loader l = {.s = s, .g = g, .v = &v, .size = npk_dtype_size(info->dtype), .max = s->config->ctl_max};
+	struct loader l = {
+		.s = s, .sp = sp, .g = g, .v = &v, .size = npk_dtype_size(info->dtype), .max = s->config->ctl_max};
 	int rc = 0;
 
 	if (info->shape.ndim == 0)

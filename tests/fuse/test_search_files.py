@@ -39,7 +39,7 @@ def test_a_file_has_what_the_conversation_says(served, floats, query, words):  #
         want = ask(m.control("emb") / "search", f"{words} fmt={fmt}")
         assert path.stat().st_size == len(want)      # before anybody opened it
         assert path.read_bytes() == want
-        assert path.stat().st_size == len(want) and os.stat(path).st_mode & 0o222 == 0
+        assert path.stat().st_size == len(want) and os.stat(path).st_mode & 0o022 == 0
         assert subprocess.run(["cat", path], check=True, stdout=subprocess.PIPE).stdout == want
     records = np.load(m.control("emb") / "search.d" / f"{query}.npy", mmap_mode="r")
     same(records, hits(m.control("emb") / "search", words))
