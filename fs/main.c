@@ -54,7 +54,7 @@ static int confine(struct npkfs_session *s, const struct npkfs_config *c, struct
 	if (!c->debug && setrlimit(RLIMIT_CORE, &none) != 0)
 		return npk_fail(err, errno, "no core files: %s", strerror(errno));
 	npkfs_notify_open();
-	return c->sandbox ? npkfs_session_confine(s, err) : 0;
+	return npkfs_session_confine(s, err);
 }
 
 static int open_session(

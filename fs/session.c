@@ -191,6 +191,8 @@ int npkfs_session_confine(struct npkfs_session *s, struct npk_err *err)
 	s->unmounter = npkfs_unmounter_start(c->mountpoint, err);
 	if (s->unmounter < 0)
 		return s->unmounter;
+	if (!c->sandbox)
+		return 0;
 	rc = npkfs_sandbox_enter(&box, &files, err);
 	if (rc == 0 && !files)
 		npkfs_log(NPKFS_INFO, "this kernel has no Landlock: the sandbox cannot keep files away");

@@ -1,7 +1,8 @@
 /* unmounter.h - a process of few words that unmounts for the daemon.
  *
  * The sandbox forbids mounts to be changed and programs to be run, so whoever takes the mount away must be there before it.
- * It holds no descriptor but its end of a socket, ignores the signals that end the daemon, and goes when the daemon goes. */
+ * It holds no descriptor but its end of a socket, ignores the signals that end the daemon, and goes when the daemon goes. When
+ * the daemon is killed and cannot go, because the kernel waits for it in one of its own threads, it ends the connection. */
 #ifndef NPKFS_UNMOUNTER_H
 #define NPKFS_UNMOUNTER_H
 
