@@ -257,7 +257,7 @@ static int apply_del(struct npk_store *s, struct npki_rd *r)
 		rc = retire(s, a);
 	if (a && rc == 0) {
 		rehash(s, &i, a->entry, NULL);
-		npki_table_del(s, i.name, i.len);
+		rc = npki_table_del(s, i.name, i.len);
 	}
 	npk_array_put(a);
 	return rc;
@@ -393,8 +393,11 @@ static int apply_move(struct npk_store *s, struct npki_rd *r)
 	if (rc == 0) {
 		e = npki_entry_ref(a->entry);
 		rehash(s, &from, e, NULL);
-		npki_table_del(s, from.name, from.len);
-		rc = put(s, &to, b, e, npki_rowmap_ref(g->live), npk_gen_ref(g));
+		rc = npki_table_del(s, from.name, from.len);
+		if (rc == 0)
+			rc = put(s, &to, b, e, npki_rowmap_ref(g->live), npk_gen_ref(g));
+		else
+			npki_entry_put(e);
 	}
 	if (rc == 0 && s->base)
 		rc = npki_txn_move(s, a, to.name, to.len);

@@ -49,15 +49,33 @@ static int current_gen(struct npk_array *a, struct npk_err *err)
 	return rc;
 }
 
-int npk_gen_get(struct npk_gen **out, struct npk_array *a, struct npk_err *err)
+static int try_gen(struct npk_gen **out, struct npk_array *a, bool *loaded, struct npk_err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&a->lock);
+	*loaded = a->cur == NULL;
 	rc = current_gen(a, err);
 	if (rc == 0)
 		*out = npk_gen_ref(a->cur);
 	pthread_mutex_unlock(&a->lock);
+	return rc;
+}
+
+#define MIXED_LOADS 5 /* a store that changes while it is read is read again so often */
+
+/* Entry, bitmap and data are read one after the other. When the metadata is still the same behind them, they belong together;
+ * else somebody changed the store, and what was loaded may be of two states. */
+int npk_gen_get(struct npk_gen **out, struct npk_array *a, struct npk_err *err)
+{
+	bool loaded;
+	int rc = try_gen(out, a, &loaded, err);
+
+	for (int i = 0; loaded && i < MIXED_LOADS && npki_look_again(a->store); i++) {
+		if (rc == 0)
+			npk_gen_put(*out);
+		rc = try_gen(out, a, &loaded, err);
+	}
 	return rc;
 }
 

@@ -500,5 +500,7 @@ int npk_gen_map(struct npk_gen *g, struct npk_err *err)
 	if (rc == 0)
 		atomic_store_explicit(&g->mapped, true, memory_order_release);
 	pthread_mutex_unlock(&g->map_lock);
+	if (rc == -ESTALE)
+		npki_look_again(g->store); /* so that whoever asks for the array now gets what is there */
 	return rc;
 }

@@ -257,6 +257,8 @@ static bool set_entry(struct npk_array *a, struct npki_entry *e, bool keep)
 	return kept;
 }
 
+static int add_change(struct npki_changes *c, struct npk_array *a, enum npk_change what);
+
 struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len)
 {
 	struct npk_array *a;
@@ -272,16 +274,20 @@ struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t 
 int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
 	struct npk_gen *cur)
 {
+	enum npk_change what = NPK_CHANGED;
 	struct npk_array *a;
 	int rc = 0;
 
 	pthread_rwlock_wrlock(&s->table_lock);
 	a = find(s, name, len);
 	if (!a) {
+		what = NPK_APPEARED;
 		rc = insert(s, name, len, e, &a);
 		if (rc == 0) /* the table's own reference, which set_state() lets go */
 			npki_entry_ref(e);
 	}
+	if (rc == 0)
+		rc = add_change(s->telling, a, what);
 	if (rc == 0)
 		set_state(a, &(struct state){.entry = e, .live = live, .known = true, .cur = cur});
 	pthread_rwlock_unlock(&s->table_lock);
@@ -304,9 +310,10 @@ static void unlink_array(struct npk_store *s, struct npk_array **link)
 	set_entry(a, NULL, false);
 }
 
-void npki_table_del(struct npk_store *s, const void *name, size_t len)
+int npki_table_del(struct npk_store *s, const void *name, size_t len)
 {
 	struct npk_array **link, *a;
+	int rc = 0;
 
 	pthread_rwlock_wrlock(&s->table_lock);
 	a = find(s, name, len);
@@ -314,33 +321,27 @@ void npki_table_del(struct npk_store *s, const void *name, size_t len)
 		for (link = &s->bucket[a->hash & (s->nbuckets - 1)]; *link != a;)
 			link = &(*link)->next;
 		unlink_array(s, link);
+		rc = add_change(s->telling, a, NPK_GONE);
 	}
 	pthread_rwlock_unlock(&s->table_lock);
 	npk_array_put(a);
+	return rc;
 }
 
-/* Changes that a refresh found, told to the caller when no lock is held any more. */
-struct changes {
-	struct change {
-		struct npk_array *a; /* counted */
-		enum npk_change what;
-	} * list;
-	size_t n;
-};
-
-static int add_change(struct changes *c, struct npk_array *a, enum npk_change what)
+static int add_change(struct npki_changes *c, struct npk_array *a, enum npk_change what)
 {
-	struct change *more;
+	struct npki_change *more;
 
-	if (!c)
+	if (!c || (a->told == a->store->refreshes && what == NPK_CHANGED))
 		return 0;
+	a->told = a->store->refreshes;
 	if ((c->n & (c->n - 1)) == 0) {
 		more = realloc(c->list, (c->n ? 2 * c->n : 1) * sizeof(*more));
 		if (!more)
 			return -ENOMEM;
 		c->list = more;
 	}
-	c->list[c->n++] = (struct change){npk_array_ref(a), what};
+	c->list[c->n++] = (struct npki_change){npk_array_ref(a), what};
 	return 0;
 }
 
@@ -382,7 +383,7 @@ static void free_entries(struct entries *p)
 
 struct take_over {
 	struct npk_store *s;
-	struct changes *changes; /* NULL: the first time, nobody wants to know */
+	struct npki_changes *changes; /* NULL: the first time, nobody wants to know */
 	bool duplicate;
 	char why[NPK_ERR_MAX];
 };
@@ -418,7 +419,7 @@ static int take_entry(struct take_over *t, struct parsed *p)
 }
 
 /* Arrays that the metadata no longer names. */
-static int drop_unseen(struct npk_store *s, struct changes *c)
+static int drop_unseen(struct npk_store *s, struct npki_changes *c)
 {
 	struct npk_array **link, *a;
 	int rc = 0;
@@ -440,7 +441,7 @@ static int drop_unseen(struct npk_store *s, struct changes *c)
 /* Makes the table what `buf` says (NULL: a new store). A header that is no header leaves the table as it was; so does,
  * once the store is open, a list that breaks off: what it lacks may be on its way to the disk. */
 static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, const struct npki_file_id *id,
-	struct changes *c, struct npk_err *err)
+	struct npki_changes *c, struct npk_err *err)
 {
 	struct take_over t = {.s = s, .changes = c};
 	struct npki_notes notes = {0};
@@ -479,7 +480,7 @@ int npki_reload_metadata(struct npk_store *s, struct npk_err *err)
 	int rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
 
 	if (rc == 0)
-		rc = take_metadata(s, buf, len, &id, NULL, err);
+		rc = take_metadata(s, buf, len, &id, s->telling, err);
 	free(buf);
 	return rc;
 }
@@ -593,11 +594,23 @@ void npki_store_empty(struct npk_store *s)
 	pthread_rwlock_unlock(&s->table_lock);
 }
 
+static void tell(struct npki_changes *c, npk_change_fn *fn, void *ctx)
+{
+	for (size_t i = 0; i < c->n; i++) {
+		if (fn)
+			fn(ctx, c->list[i].a, c->list[i].what);
+		npk_array_put(c->list[i].a);
+	}
+	free(c->list);
+}
+
 void npk_store_close(struct npk_store *s)
 {
 	if (!s)
 		return;
 	npki_finish(s, NULL); /* what cannot be finished stays in the journal; npk_store_finish() tells */
+	tell(&s->missed, NULL, NULL);
+	s->missed = (struct npki_changes){0};
 	npki_store_empty(s);
 	npki_store_put(s);
 }
@@ -751,7 +764,7 @@ static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err
 }
 
 /* The first array that cannot be loaded gives the error; the others are taken over all the same. */
-static int check_files(struct npk_store *s, struct changes *c, struct npk_err *err)
+static int check_files(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
 {
 	struct npk_array **list;
 	struct npk_gen *old;
@@ -776,7 +789,22 @@ static int check_files(struct npk_store *s, struct changes *c, struct npk_err *e
 	return rc;
 }
 
-static int refresh(struct npk_store *s, struct changes *c, struct npk_err *err)
+/* Neither metadata nor journal changed since they were read; false also when that cannot be told. */
+static bool is_unchanged(struct npk_store *s)
+{
+	struct npki_file_id id, journal;
+	bool same;
+
+	if (npki_stat_file(s->dirfd, NPKI_META_FILE, &id, NULL) != 0 ||
+		npki_stat_file(s->dirfd, NPKI_JOURNAL, &journal, NULL) != 0)
+		return false;
+	pthread_rwlock_rdlock(&s->table_lock);
+	same = npki_file_id_same(&id, &s->meta_id) && npki_file_id_same(&journal, &s->journal_id);
+	pthread_rwlock_unlock(&s->table_lock);
+	return same;
+}
+
+static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
 {
 	struct npki_file_id id, journal;
 	uint8_t *buf = NULL;
@@ -806,19 +834,48 @@ static int refresh(struct npk_store *s, struct changes *c, struct npk_err *err)
 	return rc == 0 ? check_files(s, c, err) : rc;
 }
 
+static _Thread_local const struct npk_store *refreshing; /* by this thread */
+
+static int refresh_locked(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
+{
+	int rc;
+
+	refreshing = s;
+	s->telling = c;
+	s->refreshes++;
+	rc = refresh(s, c, err);
+	s->telling = NULL;
+	refreshing = NULL;
+	return rc;
+}
+
+/* The files of an array are not what its entry says: most likely another process changed the store since it was looked at,
+ * which may have renamed them. True: it did, and now the table is up to date. */
+bool npki_look_again(struct npk_store *s)
+{
+	bool same;
+
+	if (s->writer || s->base || refreshing == s)
+		return false;
+	pthread_mutex_lock(&s->refresh_lock);
+	same = is_unchanged(s);
+	if (!same)
+		same = refresh_locked(s, &s->missed, NULL) != 0;
+	pthread_mutex_unlock(&s->refresh_lock);
+	return !same;
+}
+
 int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err)
 {
-	struct changes c = {0};
+	struct npki_changes c = {0}, missed;
 	int rc;
 
 	pthread_mutex_lock(&s->refresh_lock);
-	rc = refresh(s, &c, err);
+	rc = refresh_locked(s, &c, err);
+	missed = s->missed;
+	s->missed = (struct npki_changes){0};
 	pthread_mutex_unlock(&s->refresh_lock);
-	for (size_t i = 0; i < c.n; i++) {
-		if (fn)
-			fn(ctx, c.list[i].a, c.list[i].what);
-		npk_array_put(c.list[i].a);
-	}
-	free(c.list);
+	tell(&missed, fn, ctx);
+	tell(&c, fn, ctx);
 	return rc;
 }

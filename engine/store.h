@@ -56,8 +56,18 @@ struct npk_array {
 	struct npk_array *next; /* table_lock: the chain of its hash bucket */
 	uint32_t hash;
 	uint32_t seen; /* refresh_lock: the round that last found it */
+	uint32_t told; /* refresh_lock: the refresh that last told of it, counted from 1 */
 	size_t name_len;
 	char name[];
+};
+
+/* Changes that a refresh found, told to the caller when no lock is held any more. */
+struct npki_changes {
+	struct npki_change {
+		struct npk_array *a; /* counted */
+		enum npk_change what;
+	} * list;
+	size_t n;
 };
 
 struct npk_store {
@@ -70,7 +80,10 @@ struct npk_store {
 	struct npk_txn *txn;        /* then that; its users hold it */
 	_Atomic uint64_t next_gen;
 	pthread_mutex_t refresh_lock;
-	uint32_t round; /* refresh_lock */
+	uint32_t round;               /* refresh_lock */
+	struct npki_changes missed;   /* refresh_lock: found while nobody could be told; the next refresh does */
+	uint32_t refreshes;           /* refresh_lock: how many there were */
+	struct npki_changes *telling; /* refresh_lock: of the refresh that runs; NULL: none does */
 
 	pthread_rwlock_t table_lock;
 	struct npk_array **bucket; /* table_lock, as all below */
@@ -139,6 +152,7 @@ bool npki_is_manifest(const char *file);
 /* Whether the files of a generation are still those it was loaded from. */
 bool npki_gen_is_current(struct npk_gen *g);
 
+bool npki_look_again(struct npk_store *s);
 void npki_store_ref(struct npk_store *s);
 void npki_store_put(struct npk_store *s);
 
@@ -148,7 +162,7 @@ int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_i
 struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len); /* counted, or NULL */
 int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
 	struct npk_gen *cur);
-void npki_table_del(struct npk_store *s, const void *name, size_t len);
+int npki_table_del(struct npk_store *s, const void *name, size_t len);
 /* The arrays of `from` as they are now, in the empty table of `to`, which is a transaction on it. Under writer->lock. */
 int npki_table_copy(struct npk_store *to, struct npk_store *from, struct npk_err *err);
 /* An empty store for a transaction on `s`, and its end. */

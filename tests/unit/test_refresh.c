@@ -8,6 +8,7 @@
 #include <numpack.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,6 +129,54 @@ static struct npk_store *open_store(const char *dir)
 
 	T_CHECKF(npk_store_open(&s, dir, NPK_RDONLY, &err) == 0, "%s", err.msg);
 	return s;
+}
+
+/* --- what another process of ours does ---------------------------------------------------------------------------------- */
+
+/* Saves rows of a version over an array, and `appended` more; with `finish` the store is closed in the end, else it is left as
+ * kill -9 leaves it. */
+static void in_another_process(const char *dir, const char *name, int32_t version, uint64_t rows, bool finish)
+{
+	int status;
+	pid_t pid = fork();
+
+	T_CHECK(pid >= 0);
+	if (pid == 0) {
+		struct npk_shape shape = {2, {rows, 2}};
+		struct npk_store *s = NULL;
+		bool ok = npk_store_open(&s, dir, NPK_RDWR, NULL) == 0 &&
+			  npk_store_save(s, name, NPK_I32, &shape, rows_of(version), NULL) == 0 &&
+			  (!finish || npk_store_finish(s, NULL) == 0);
+
+		_exit(ok ? 0 : 1);
+	}
+	T_CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Nobody called refresh, and yet a generation is of one state: rows of the old shape from the new file are of none. */
+TEST(a_first_look_after_a_change_is_no_mixture)
+{
+	for (int finish = 0; finish < 2; finish++) {
+		const char *dir = mk_dir();
+		struct mk_array all[] = {array("a", 1, 10), array("b", 1, 20), array("c", 1, 5)};
+		struct npk_gen *held;
+		struct npk_store *s;
+
+		mk_store(dir, all, 3);
+		s = open_store(dir);
+		held = gen_of(s, "c");
+		T_CHECK(npk_gen_map(held, NULL) == 0);
+		in_another_process(dir, "a", 2, 30, finish);
+		in_another_process(dir, "c", 2, 50, finish);
+		check_now(s, "a", 2, NULL, 30);
+		check_now(s, "b", 1, NULL, 20);
+		check_now(s, "c", 2, NULL, 50);
+		check_gen(held, 1, NULL, 5);
+		npk_gen_put(held);
+		check_refresh(s, "!a !c");
+		check_refresh(s, "");
+		npk_store_close(s);
+	}
 }
 
 /* --- what a foreign process does --------------------------------------------------------------------------------------- */
