@@ -1,0 +1,63 @@
+"""Row indexes as NumPy understands them: an int, a slice, a list of ints, a boolean mask."""
+
+import operator
+
+import numpy as np
+
+
+def one(i, n, name):
+    """`i` as a row of 0 .. n - 1; negative ones count from the end."""
+    if not -n <= i < n:
+        raise IndexError(f"Index {i} out of bounds for array {name} with {n} rows")
+    return i + n if i < 0 else i
+
+
+def rows_of(index, n, name, wrong=TypeError):
+    """What `index` selects of `n` rows: an int, a range, or a 1-D int64 array whose elements are checked and not negative.
+
+    `wrong` is raised for an index of another kind, ValueError for a mask of another length or an array of more dimensions,
+    IndexError for a row that is not there.
+    """
+    if isinstance(index, slice):
+        try:
+            return range(*index.indices(n))
+        except TypeError as e:
+            raise wrong(str(e)) from None
+    if isinstance(index, (bool, np.bool_, str, bytes)):
+        raise wrong(f"rows are an int, a slice, a list or array of ints, or a boolean mask, not {type(index).__name__}")
+    if isinstance(index, range):
+        if len(index):
+            one(index[0], n, name), one(index[-1], n, name)
+            if index[0] < 0 or index[-1] < 0:
+                return _checked(np.arange(index.start, index.stop, index.step), n, name)
+        return index
+    if not isinstance(index, (list, tuple, np.ndarray)):
+        try:
+            return one(operator.index(index), n, name)
+        except TypeError:
+            if not hasattr(index, "__array__"):
+                raise wrong("rows are an int, a slice, a list or array of ints, or a boolean mask, not "
+                            f"{type(index).__name__}") from None
+    a = np.asarray(index)
+    if a.ndim == 0 and a.dtype.kind in "iu":
+        return one(int(a), n, name)
+    if a.ndim != 1:
+        raise ValueError(f"rows are given in one dimension, not {a.ndim}")
+    if a.dtype.kind == "b":
+        if len(a) != n:
+            raise ValueError(f"the mask has {len(a)} elements, array {name} has {n} rows")
+        return np.flatnonzero(a)
+    if a.size == 0 and (a.dtype.kind in "iu" or not isinstance(index, np.ndarray)):
+        return np.zeros(0, np.int64)
+    if a.dtype.kind not in "iu":
+        raise wrong(f"rows are given as ints, not {a.dtype}")
+    return _checked(a, n, name)
+
+
+def _checked(a, n, name):
+    bad = (a >= n) | (a < -n) if a.dtype.kind == "i" else a >= n
+    if bad.any():
+        one(int(a[bad.argmax()]), n, name)
+    a = a.astype(np.int64)      # a copy: the caller's stays as it is
+    a[a < 0] += n
+    return a
