@@ -5,6 +5,9 @@ import operator
 import numpy as np
 
 
+_KINDS = "The indexes must be int or list or numpy.ndarray or slice, not "      # NumPack's words
+
+
 def one(i, n, name):
     """`i` as a row of 0 .. n - 1; negative ones count from the end."""
     if not -n <= i < n:
@@ -24,7 +27,7 @@ def rows_of(index, n, name, wrong=TypeError):
         except TypeError as e:
             raise wrong(str(e)) from None
     if isinstance(index, (bool, np.bool_, str, bytes)):
-        raise wrong(f"rows are an int, a slice, a list or array of ints, or a boolean mask, not {type(index).__name__}")
+        raise wrong(_KINDS + type(index).__name__)
     if isinstance(index, range):
         if len(index):
             one(index[0], n, name), one(index[-1], n, name)
@@ -36,8 +39,7 @@ def rows_of(index, n, name, wrong=TypeError):
             return one(operator.index(index), n, name)
         except TypeError:
             if not hasattr(index, "__array__"):
-                raise wrong("rows are an int, a slice, a list or array of ints, or a boolean mask, not "
-                            f"{type(index).__name__}") from None
+                raise wrong(_KINDS + type(index).__name__) from None
     a = np.asarray(index)
     if a.ndim == 0 and a.dtype.kind in "iu":
         return one(int(a), n, name)
@@ -50,7 +52,7 @@ def rows_of(index, n, name, wrong=TypeError):
     if a.size == 0 and (a.dtype.kind in "iu" or not isinstance(index, np.ndarray)):
         return np.zeros(0, np.int64)
     if a.dtype.kind not in "iu":
-        raise wrong(f"rows are given as ints, not {a.dtype}")
+        raise wrong(f"{_KINDS}{a.dtype}")
     return _checked(a, n, name)
 
 

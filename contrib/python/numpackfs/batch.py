@@ -18,29 +18,30 @@ class BatchModeContext:
     the body raised, and the exception goes on. `append`, `drop`, `replace` and everything that reads another way write what is
     remembered of their array first, so that they see it."""
 
-    def __init__(self, npk: "NumPack", memory_limit: Optional[int] = None):
+    def __init__(self, npk: "NumPack", memory_limit: Optional[float] = None):
         if memory_limit is not None and memory_limit <= 0:
             raise ValueError(f"memory_limit is {memory_limit}, not a positive number of MiB")
         self.npk = npk
         self.memory_limit = memory_limit
 
     def __enter__(self) -> "BatchModeContext":
-        if self.npk._batch is not None:
-            raise RuntimeError("batch_mode() does not nest")
         self.npk._check()
-        self.npk._batch = _Cache(self.npk, self.memory_limit)
+        self._outer = self.npk._batch      # one batch inside another shares its arrays
+        if self._outer is None:
+            self.npk._batch = _Cache(self.npk, self.memory_limit)
         return self
 
     def __exit__(self, exc_type, exc, tb) -> bool:
-        batch, self.npk._batch = self.npk._batch, None
-        batch.write(None)
+        batch, self.npk._batch = self.npk._batch, self._outer
+        if batch is not None:              # else closed inside, which wrote everything
+            batch.write(None)
         return False
 
 
 class _Cache:
-    def __init__(self, npk: "NumPack", memory_limit: Optional[int]):
+    def __init__(self, npk: "NumPack", memory_limit: Optional[float]):
         self.npk = npk
-        self.limit = None if memory_limit is None else memory_limit << 20
+        self.limit = None if memory_limit is None else int(memory_limit * (1 << 20))
         self.arrays: Dict[str, np.ndarray] = {}
         self.dirty: Dict[str, None] = {}
 

@@ -426,7 +426,7 @@ class NumPack:
 
     # --- batches ---
 
-    def batch_mode(self, memory_limit: Optional[int] = None) -> BatchModeContext:
+    def batch_mode(self, memory_limit: Optional[float] = None) -> BatchModeContext:
         """A context in which load() and save() work in memory; what was saved is written at its end. `memory_limit` is in MiB:
         above it arrays are written and forgotten before."""
         self._check()

@@ -275,6 +275,10 @@ class LazyArray(NDArrayOperatorsMixin):
 
     boolean_index_production = boolean_index_adaptive_algorithm = boolean_index_smart = parallel_boolean_index
 
+    def choose_optimal_algorithm(self, mask: Any) -> str:
+        """How the rows of a mask would be read: "mapped" from one mapping, "gather" over deleted rows or segments."""
+        return "gather" if self._mapped() is None else "mapped"
+
     def intelligent_warmup(self, hint: str = "sequential") -> None:
         """Reads ahead: touches the first MiB of the mapping. Any hint is taken."""
         if self._shape:
