@@ -6,15 +6,15 @@ import operator
 from typing import Any, Iterator, Optional
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from ._index import _checked, one, rows_of
 from ._lib import Gen
 
 _BITWISE = frozenset((np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift))
+_BITWISE_OPERATORS = frozenset(("and_", "or_", "xor", "lshift", "rshift", "invert"))
 
 
-class LazyArray(NDArrayOperatorsMixin):
+class LazyArray:
     """The rows of one array as they were when `load(name, lazy=True)` was called: deleted rows are not among them, and later
     drops, saves and compactions do not move them. Values changed in place (`replace`) show through.
 
@@ -244,7 +244,7 @@ class LazyArray(NDArrayOperatorsMixin):
     # --- numpy ---
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        arrays = [x._array() if isinstance(x, LazyArray) else x for x in inputs]
+        arrays = [_plain_array(x) for x in inputs]
         out = kwargs.get("out")
         if out is not None and any(isinstance(x, LazyArray) for x in out):
             if any(x is not None and not isinstance(x, LazyArray) for x in out):
@@ -292,12 +292,57 @@ def _plain(indices: Any) -> Any:
 
 def _delegate(name: str) -> None:
     def method(self, *args, **kwargs):
-        args = [x._array() if isinstance(x, LazyArray) else x for x in args]
+        args = [_plain_array(x) for x in args]
         return getattr(self._array(), name)(*args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"numpy.ndarray.{name} of all rows."
     setattr(LazyArray, name, method)
+
+
+def _plain_array(x: Any) -> Any:
+    return x._array() if isinstance(x, LazyArray) else x
+
+
+def _operator(name: str) -> None:
+    """Binary operators are ndarray's own, which is more than the ufunc of that name: a ** 2 is a square."""
+    function = getattr(operator, name)
+    bitwise = name in _BITWISE_OPERATORS
+
+    def check(*arrays):
+        if bitwise and any(np.asarray(x).dtype.kind not in "biu" for x in arrays):
+            raise TypeError("Bitwise operations are only supported for integer arrays")
+
+    def forward(self, other):
+        a, b = self._array(), _plain_array(other)
+        check(a, b)
+        return function(a, b)
+
+    def reflected(self, other):
+        a, b = _plain_array(other), self._array()
+        check(a, b)
+        return function(a, b)
+
+    def alone(self):
+        check(self._array())
+        return function(self._array())
+
+    plain = name.rstrip("_")
+    if name in ("neg", "pos", "abs", "invert"):
+        setattr(LazyArray, f"__{plain}__", alone)
+        return
+    setattr(LazyArray, f"__{plain}__", forward)
+    if name not in ("lt", "le", "eq", "ne", "gt", "ge"):
+        setattr(LazyArray, f"__r{plain}__", reflected)
+        setattr(LazyArray, f"__i{plain}__", forward)      # `lazy += 1` rebinds the name to a new array
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "lt", "le",
+              "eq", "ne", "gt", "ge", "neg", "pos", "abs", "invert"):
+    _operator(_name)
+LazyArray.__divmod__ = lambda self, other: divmod(self._array(), _plain_array(other))
+LazyArray.__rdivmod__ = lambda self, other: divmod(_plain_array(other), self._array())
+LazyArray.__hash__ = None      # as numpy's arrays
 
 
 for _name in ("sum", "mean", "std", "var", "min", "max", "argmin", "argmax", "prod", "any", "all", "cumsum", "cumprod", "astype",
