@@ -548,6 +548,69 @@ int npk_topk_feed(struct npk_topk *t, const void *rows, uint64_t nrows, uint64_t
 int npk_topk_result(struct npk_topk *t, struct npk_hits *out, struct npk_err *err);
 void npk_topk_close(struct npk_topk *t);
 
+/* --- packages ---------------------------------------------------------------------------------------------------------- */
+
+enum npk_codec {
+	NPK_CODEC_ZSTD,
+	NPK_CODEC_ZLIB, /* what a NumPack without the module zstandard reads, and one with it does not */
+	NPK_CODEC_NONE  /* what every NumPack reads */
+};
+
+const char *npk_codec_name(enum npk_codec c); /* "zstd", "zlib", "none" */
+int npk_codec_parse(const char *name, enum npk_codec *out, struct npk_err *err);
+
+struct npk_pack { /* zeroed: as NumPack's pack() */
+	enum npk_codec codec;
+	int level;        /* of zstd 1 to 19, of zlib 1 to 9; 0: 3 of zstd, 6 of zlib */
+	unsigned version; /* 0 or 2: what NumPack writes; 1: what its documents describe */
+	unsigned threads; /* that zstd compresses with; 0: one per CPU, at most 16 */
+	bool overwrite;   /* replace a file `target` */
+	/* Called now and then by the calling thread; false ends the call with -ECANCELED. NULL: nobody asks. */
+	bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all);
+	void *ctx;
+};
+
+/* Writes the store into the one file `target`, which appears whole or not at all and is on the disk when the call returns.
+ * What is packed is the store at one moment, also while another process changes it; an array that is written in place
+ * meanwhile may show rows of before and after. Segmented arrays become one file. The memory it needs does not depend on
+ * the arrays: about 16 MiB, and 4 MiB per thread. -EEXIST: there is a `target`; -EINVAL: an array's name has a '/', which
+ * no package can hold; -EBUSY: the store changes too fast; a damaged array fails the call with its own error. */
+int npk_pack(struct npk_store *s, const char *target, const struct npk_pack *how, struct npk_err *err);
+
+struct npk_unpack {     /* zeroed: check everything, replace nothing */
+	bool overwrite; /* replace a store `target`, or an empty directory */
+	bool no_verify; /* do not compare the checksum; everything else is checked */
+	bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all); /* as of npk_pack() */
+	void *ctx;
+};
+
+/* Makes the directory `target` of a package. It appears whole, checked and on the disk, or not at all: what was there before
+ * stays until then. `how` may be NULL. -EUCLEAN: the package is damaged; -EEXIST: there is a `target`; -ENOTEMPTY: it holds
+ * files that are no part of a store; -EBUSY: a program has it open for writing; -ENOSPC: known before anything is written. */
+int npk_unpack(const char *package, const char *target, const struct npk_unpack *how, struct npk_err *err);
+
+/* A package's list of files; their contents are not looked at. Any thread. */
+struct npk_package;
+struct npk_package_info {
+	unsigned version;
+	unsigned compression; /* as the package says: 0 none, 1 files may be compressed */
+	uint64_t nfiles, original_bytes, stored_bytes;
+};
+struct npk_package_file {
+	const char *name; /* borrowed until close */
+	enum npk_codec codec;
+	uint64_t original_bytes, stored_bytes;
+};
+
+int npk_package_open(struct npk_package **out, const char *path, struct npk_err *err);
+const struct npk_package_info *npk_package_info(const struct npk_package *p); /* borrowed until close */
+/* In the package's order; -ERANGE: it has no such file. */
+int npk_package_file(const struct npk_package *p, uint64_t i, struct npk_package_file *out, struct npk_err *err);
+/* Decodes everything, compares the checksum, keeps nothing. `progress` may be NULL. */
+int npk_package_verify(struct npk_package *p, bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all),
+	void *ctx, struct npk_err *err);
+void npk_package_close(struct npk_package *p);
+
 /* --- checking ---------------------------------------------------------------------------------------------------- */
 
 enum npk_severity {

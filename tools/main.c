@@ -40,6 +40,9 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_reset,
 	&npkt_import,
 	&npkt_verify,
+	&npkt_pack,
+	&npkt_unpack,
+	&npkt_pkginfo,
 	&npkt_umount,
 	&npkt_help,
 };

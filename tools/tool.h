@@ -43,7 +43,8 @@ struct npkt_cmd {
 };
 
 extern const struct npkt_cmd npkt_create, npkt_ls, npkt_info, npkt_get, npkt_cat, npkt_save, npkt_append, npkt_replace,
-	npkt_drop, npkt_compact, npkt_clone, npkt_rename, npkt_reset, npkt_import, npkt_verify, npkt_umount;
+	npkt_drop, npkt_compact, npkt_clone, npkt_rename, npkt_reset, npkt_import, npkt_verify, npkt_umount, npkt_pack,
+	npkt_unpack, npkt_pkginfo;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
 

@@ -66,6 +66,10 @@ _npk()
 		fi
 		return
 		;;
+	CODEC)
+		mapfile -t COMPREPLY < <(compgen -W 'zstd zlib none' -- "$cur")
+		return
+		;;
 	*) return ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -87,7 +91,7 @@ _npk()
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		[[ $command == unpack || $command == pkginfo ]] && mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-	elif [[ $command == @(save|append|import) ]]; then
+	elif [[ $command == @(save|append|import|pack|unpack) ]]; then
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 	else
