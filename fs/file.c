@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WHOLE_MIN ((size_t)1 << 30) /* a piece as long as that is cut off something longer */
+
 struct file {
 	struct npkfs_handle h;
 	int flags;
@@ -24,6 +26,7 @@ struct file {
 	uint64_t tail_owner;  /* lock: who wrote them */
 	struct npk_text head; /* lock: a header that is being written over ours */
 	int sticky;           /* lock: the error of a write, returned again by every FLUSH */
+	uint64_t clone_of;    /* lock: the generation that copy_file_range() made this array of; 0: none */
 	struct npkfs_caller who;
 };
 
@@ -435,6 +438,7 @@ static int write_file(struct npkfs_handle *h, struct npkfs_write *q, size_t *tak
 	rc = write_either(f, q, err);
 	if (rc != 0)
 		f->sticky = rc;
+	f->clone_of = 0;
 	pthread_mutex_unlock(&f->lock);
 	*taken = rc == 0 ? q->len : 0;
 	return rc;
@@ -607,6 +611,7 @@ int npkfs_file_open(struct npkfs_session *s, struct npkfs_node *node, struct npk
 		return npk_fail(err, ENOMEM, "no memory for an open file");
 	pthread_mutex_init(&f->lock, NULL);
 	f->h = (struct npkfs_handle){.ops = mode == O_RDONLY ? &reader_ops : &handle_ops, .s = s, .node = node};
+	f->h.append = (o->flags & O_APPEND) != 0;
 	f->h.direct = mode == O_WRONLY;
 	f->flags = o->flags;
 	f->who = o->who;
@@ -766,4 +771,95 @@ int npkfs_file_resize(struct npkfs_session *s, struct npkfs_node *node, struct n
 	npkfs_staged_put(st);
 	npkfs_layout_put(l);
 	return rc;
+}
+
+/* --- copies inside the mount ---------------------------------------------------------------------------------------------------------- */
+
+/* Makes the array that the staged file is to become, out of the one that `l` shows. -EEXIST: there is one of that name. */
+static int clone_array(struct npkfs_session *s, struct npkfs_node *from, struct npkfs_node *to, struct npkfs_staged *st,
+	struct npkfs_layout *l, struct npk_err *err)
+{
+	const struct npk_text head = {.p = l->header, .len = l->header_len};
+	char name[NPKFS_NAME_MAX + 1];
+	struct npk_store *store;
+	size_t len;
+	char *source = npkfs_node_called(from, &len);
+	int rc = source != NULL ? array_name(st->name, name, err) : npk_fail(err, ENOMEM, "no memory for a name");
+
+	if (rc == 0)
+		rc = npkfs_space_enter(s, to->space, &store, err);
+	if (rc == 0) {
+		rc = npk_store_clone(store, source, name, err);
+		npkfs_space_leave(to->space);
+	}
+	free(source);
+	if (rc != 0)
+		return rc;
+	st->committed = true;
+	npkfs_staged_unlist(s, st);
+	npkfs_announce(s, to->space, name, strlen(name), NPK_APPEARED);
+	rc = show_array(s, to, name, &head, true, err);
+	return rc == 0 ? npkfs_sync_change(s, err) : rc;
+}
+
+/* Whether the layout is what the array is now, and `size` bytes from 0 on are all of it. */
+static bool is_whole(struct npkfs_handle *in, struct npkfs_layout *l, size_t len)
+{
+	struct writing w = {.l = l};
+	bool same;
+
+	if (len < l->header_len + l->bytes && len < WHOLE_MIN)
+		return false;
+	if (npkfs_node_array(in->s, in->node, &w.a, NULL) != 0)
+		return false;
+	same = is_current(&w);
+	npk_array_put(w.a);
+	return same;
+}
+
+static bool clone_whole(struct file *f, struct npkfs_handle *in, struct npkfs_layout *l, int *rc, struct npk_err *err)
+{
+	struct npkfs_staged *st = npkfs_node_staged(f->h.node);
+	struct npk_err why;
+	bool cloned = false;
+
+	if (st == NULL)
+		return false;
+	pthread_mutex_lock(&st->lock);
+	if (!st->committed && !st->scratch && st->listed && st->payload.size == 0) {
+		*rc = clone_array(f->h.s, in->node, f->h.node, st, l, &why);
+		cloned = *rc == 0 || st->committed;
+		if (*rc != 0 && cloned)
+			npk_fail(err, why.code, "%s", why.msg);
+	}
+	pthread_mutex_unlock(&st->lock);
+	npkfs_staged_put(st);
+	return cloned;
+}
+
+bool npkfs_file_clone(struct npkfs_handle *in, uint64_t off_in, struct npkfs_handle *out, uint64_t off_out, size_t len,
+	size_t *done, int *rc, struct npk_err *err)
+{
+	struct npkfs_layout *l = npkfs_node_layout(in->node);
+	struct file *f = (struct file *)out;
+	uint64_t size, number;
+	bool cloned = false;
+
+	if (l == NULL)
+		return false;
+	size = l->header_len + l->bytes;
+	number = npk_gen_info(l->gen)->number;
+	pthread_mutex_lock(&f->lock);
+	*rc = 0;
+	if (f->clone_of == number && off_in == off_out && off_in <= size)
+		cloned = true;
+	else if (off_in == 0 && off_out == 0 && in->node->space == out->node->space && is_whole(in, l, len))
+		cloned = clone_whole(f, in, l, rc, err);
+	if (cloned && *rc == 0) {
+		f->clone_of = number;
+		*done = size - off_in < len ? (size_t)(size - off_in) : len;
+	}
+	pthread_mutex_unlock(&f->lock);
+	npkfs_layout_put(l);
+	return cloned;
 }

@@ -96,6 +96,7 @@ struct npkfs_handle {
 	struct npkfs_session *s;
 	struct npkfs_node *node; /* a reference of the handle's own */
 	_Atomic unsigned refs;   /* set by op_open() */
+	bool append;             /* O_APPEND: offsets of writes mean nothing */
 	bool direct;             /* FOPEN_DIRECT_IO: nobody holds a page of it while it writes */
 };
 

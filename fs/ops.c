@@ -287,4 +287,6 @@ const struct fuse_lowlevel_ops npkfs_ops = {
 	.listxattr = op_listxattr,
 	.removexattr = npkfs_op_removexattr,
 	.lseek = npkfs_op_lseek,
+	.fallocate = npkfs_op_fallocate,
+	.copy_file_range = npkfs_op_copy_file_range,
 };

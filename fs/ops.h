@@ -31,4 +31,9 @@ void npkfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 void npkfs_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
 void npkfs_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
+/* file_range.c */
+void npkfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void npkfs_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+	fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
+
 #endif
