@@ -36,7 +36,7 @@ static const char readme[] =
 	"Where the mount is read-write, arrays are written as files (np.save, cp, mmap r+), and by commands, a line "
 	"each:\n"
 	"  arrays/NAME/drop compact clone rename sync, ctl, compact, sync, reset     read one for its usage\n"
-	"  arrays/NAME/append append.raw replace                                    rows as bytes\n"
+	"  arrays/NAME/append append.raw append.csv replace                         rows as bytes\n"
 	"\n"
 	"Example:  exec 3<>arrays/NAME/getitem; echo 'sel=0:3 fmt=text' >&3; cat <&3; exec 3>&-\n"
 	"More: man 7 numpackfs-control\n";
@@ -264,6 +264,10 @@ const struct npkfs_control npkfs_array_controls[] = {
 		.changes = true,
 		.usage = "the rows as a .npy stream, or several"},
 	{.name = "append.raw", .type = &npkfs_stream_type, .changes = true, .usage = "whole rows as bytes"},
+	{.name = "append.csv",
+		.type = &npkfs_stream_type,
+		.changes = true,
+		.usage = "lines of as many numbers as a row has, with commas between them"},
 	{.name = "replace",
 		.type = &npkfs_stream_type,
 		.changes = true,

@@ -1,4 +1,4 @@
-/* ctl_stream.c - append, append.raw and replace: bytes that are rows, not lines.
+/* ctl_stream.c - append, append.raw, append.csv and replace: bytes that are rows, not lines.
  *
  * What a write completes is committed in that write; the rest waits in the handle. A failed write takes nothing, so a client
  * that sends the same bytes again gets the same error again; after a failure behind a commit the count stops at the commit. */
@@ -126,6 +126,86 @@ static int unit_raw(struct unit *u, const char *p, size_t len, size_t *used, str
 	return n > 0 ? append_rows(u, p, n, NULL, err) : 0;
 }
 
+/* --- append.csv -------------------------------------------------------------------------------------------------------------- */
+
+/* One line without its newline, as a row at `row`. `number` counts the lines of this write from 1. */
+static int parse_csv_row(
+	const struct npk_gen_info *info, const char *p, size_t len, size_t number, char *row, struct npk_err *err)
+{
+	size_t size = npk_dtype_size(info->dtype), want = info->row_bytes / size, n = 0, cell;
+	const char *end = p + len;
+	int rc;
+
+	for (;; p += cell + 1, n++) {
+		const char *comma = memchr(p, ',', (size_t)(end - p));
+
+		cell = (size_t)((comma != NULL ? comma : end) - p);
+		if (n == want)
+			return npk_fail(err, EINVAL, "line %zu: more than %zu columns", number, want);
+		rc = npk_element_parse(row + n * size, info->dtype, p, cell);
+		if (rc != 0)
+			return npk_fail(err, EINVAL, "line %zu, column %zu: '%.*s' is no %s", number, n + 1,
+				(int)(cell < 40 ? cell : 40), p, npk_dtype_name(info->dtype));
+		if (comma == NULL)
+			break;
+	}
+	return n + 1 == want ? 0 : npk_fail(err, EINVAL, "line %zu: %zu columns of %zu", number, n + 1, want);
+}
+
+static bool is_blank(const char *p, size_t len)
+{
+	while (len > 0 && (*p == ' ' || *p == '\t' || *p == '\r')) {
+		p++;
+		len--;
+	}
+	return len == 0;
+}
+
+/* The rows of the lines of [p, end), which are whole; a blank line is nothing. */
+static int parse_csv(const struct npk_gen_info *info, const char *p, const char *end, struct npk_text *rows,
+	uint64_t *n, struct npk_err *err)
+{
+	char *row = malloc(info->row_bytes);
+	int rc = row != NULL ? 0 : npk_fail(err, ENOMEM, "no memory for a row");
+
+	*n = 0;
+	for (size_t number = 1; p < end && rc == 0; number++) {
+		size_t len = (size_t)((const char *)memchr(p, '\n', (size_t)(end - p)) - p);
+
+		if (!is_blank(p, len)) {
+			rc = parse_csv_row(info, p, len, number, row, err);
+			if (rc == 0)
+				npk_text_add(rows, row, info->row_bytes);
+			*n += rc == 0;
+		}
+		p += len + 1;
+	}
+	free(row);
+	return rc == 0 && rows->bad ? npk_fail(err, ENOMEM, "no memory for rows") : rc;
+}
+
+/* All whole lines of a write are one append. */
+static int unit_csv(struct unit *u, const char *p, size_t len, size_t *used, struct npk_err *err)
+{
+	const struct npk_gen_info *info = npk_gen_info(u->g);
+	const char *nl = memrchr(p, '\n', len);
+	struct npk_text rows = {0};
+	uint64_t n;
+	int rc;
+
+	*used = 0;
+	if (nl == NULL)
+		return len > u->st->h.s->config->ctl_max ? npk_fail(err, E2BIG, "a line is longer than ctl_max") : 0;
+	if (info->row_bytes == 0)
+		return npk_fail(err, EINVAL, "rows of no bytes cannot be appended");
+	rc = parse_csv(info, p, nl + 1, &rows, &n, err);
+	if (rc == 0 && n > 0)
+		rc = append_rows(u, rows.p, n, NULL, err);
+	npk_text_fini(&rows);
+	*used = rc == 0 ? (size_t)(nl + 1 - p) : 0;
+	return rc;
+}
+
 /* --- replace ---------------------------------------------------------------------------------------------------------------- */
 
 struct chosen {
@@ -213,6 +293,8 @@ static unit_fn *unit_of(const struct npkfs_node *node)
 {
 	if (strcmp(node->control->name, "append") == 0)
 		return unit_npy;
+	if (strcmp(node->control->name, "append.csv") == 0)
+		return unit_csv;
 	return strcmp(node->control->name, "replace") == 0 ? unit_replace : unit_raw;
 }
 
@@ -303,7 +385,9 @@ static int flush_stream(struct npkfs_handle *h, uint64_t owner, struct npkfs_cal
 	rc = st->sticky;
 	if (rc == 0 && st->pending.len > 0 && st->owner == owner)
 		rc = npk_fail(err, EINVAL, "%zu bytes at the end are no whole %s", st->pending.len,
-			unit_of(h->node) == unit_raw ? "row" : ".npy stream");
+			unit_of(h->node) == unit_raw   ? "row"
+			: unit_of(h->node) == unit_csv ? "line"
+						       : ".npy stream");
 	pthread_mutex_unlock(&st->lock);
 	return rc;
 }

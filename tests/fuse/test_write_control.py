@@ -115,6 +115,43 @@ def test_append_takes_streams(rw):
     assert len(rw.load("x")) == 125
 
 
+@pytest.mark.parametrize("dtype", ["?", "u1", "i2", "u8", "f2", "f4", "f8", "c8", "c16"])
+def test_append_takes_csv(rw, dtype, tmp_path):
+    """What data.csv shows goes back through append.csv, bit for bit; numpy's own text does as well."""
+    rng = np.random.default_rng(3)
+    a = rng.integers(0, 2 if dtype == "?" else 200, (50, 2, 3)).astype(dtype)
+    if np.dtype(dtype).kind in "fc":
+        a = (a * rng.standard_normal(a.shape) / 7).astype(dtype)
+        a[0, 0, 0], a[1, 0, 0], a[2, 0, 0] = np.inf, -np.inf, -0.0
+    np.save(rw.array("c"), a)
+    c = rw.control("c")
+    text = (c / "data.csv").read_text()
+    fd = os.open(c / "append.csv", os.O_RDWR)
+    for i in range(0, len(text), 700):      # cut anywhere
+        os.write(fd, text[i:i + 700].encode())
+    assert os.pread(fd, 100, 0).startswith(b"OK append rows=")
+    os.close(fd)
+    same(rw.load("c"), np.concatenate([a, a]))
+    if np.dtype(dtype).kind in "iuf":
+        np.savetxt(tmp_path / "t.csv", a.reshape(50, 6).astype("f8"), delimiter=",", fmt="%.18g")
+        subprocess.run(["sh", "-c", f"cat {tmp_path}/t.csv > {c}/append.csv"], check=True, timeout=60)
+        same(rw.load("c"), np.concatenate([a, a, a]))
+
+
+def test_bad_csv_adds_nothing(rw):
+    c = rw.control("x")
+    for bad in ("1,2\n", "1,2,3,4\n", "1,2,x\n", "1,2,3\n4,5\n", "1,,3\n", "1;2;3\n"):
+        code, reply = ask(c / "append.csv", bad)
+        assert code == errno.EINVAL and reply.startswith("ERR EINVAL line "), (bad, code, reply)
+    same(rw.load("x"), A)
+    say(c / "append.csv", "1,2,3\n\n 4 , 5e0 ,-6\r\n")
+    same(rw.load("x"), np.vstack([A, np.array([[1, 2, 3], [4, 5, -6]], "f4")]))
+    fd = os.open(c / "append.csv", os.O_WRONLY)
+    os.write(fd, b"7,8,9\n1,2")
+    expect_error(errno.EINVAL, os.close, fd)
+    assert len(rw.load("x")) == 103
+
+
 def test_append_keeps_the_inode_and_the_maps(rw):
     seen = rw.load("x", mmap_mode="r")
     ino = os.stat(rw.array("x")).st_ino
