@@ -287,6 +287,33 @@ static inline __m256 pick_log(__m256 x, __m256 l)
 	return _mm256_blendv_ps(_mm256_mul_ps(x, _mm256_set1_ps(INFINITY)), l, in);
 }
 
+static inline bool any_above(__m256i i, __m256i j)
+{
+	const __m256i top = _mm256_set1_epi32((int)0x80000000);
+
+	return _mm256_movemask_epi8(_mm256_cmpgt_epi32(_mm256_xor_si256(i, top), _mm256_xor_si256(j, top))) != 0;
+}
+
+/* x >= FLT_MIN, finite. x = 2^e m; the first bits of m in [1, 2) choose c with m c within 1 +- 1/17 and -log c; then
+ * log x = e log 2 - log c + log(1 + r), the last by its series to r^4. */
+static inline __m256 table_log(__m256 x)
+{
+	const __m256 inverse = _mm256_setr_ps(0x1.e1e1e2p-1f, 0x1.af286cp-1f, 0x1.861862p-1f, 0x1.642c86p-1f,
+		0x1.47ae14p-1f, 0x1.2f684cp-1f, 0x1.1a7b96p-1f, 0x1.08421p-1f);
+	const __m256 log_of = _mm256_setr_ps(0x1.f0a30ap-5f, 0x1.5ff306p-3f, 0x1.1675cap-2f, 0x1.739d7ep-2f,
+		0x1.c8ff7ep-2f, 0x1.0be72ep-1f, 0x1.307d74p-1f, 0x1.52a2d4p-1f);
+	__m256i bits = _mm256_castps_si256(x), which = _mm256_srli_epi32(bits, 20);
+	__m256 e = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(127)));
+	__m256 m = _mm256_or_ps(_mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffff))), _mm256_set1_ps(1));
+	__m256 r = _mm256_fmadd_ps(m, _mm256_permutevar8x32_ps(inverse, which), _mm256_set1_ps(-1));
+	__m256 p = _mm256_fmadd_ps(r, _mm256_set1_ps(-0.25f), _mm256_set1_ps(0x1.555556p-2f));
+
+	p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(-0.5f));
+	p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1));
+	e = _mm256_fmadd_ps(e, _mm256_set1_ps(0x1.62e43p-1f), _mm256_permutevar8x32_ps(log_of, which));
+	return _mm256_fmadd_ps(r, p, e);
+}
+
 static inline float sum_f32(__m256 v)
 {
 	__m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -315,6 +342,9 @@ static inline float sum_f32(__m256 v)
 #define CONVERT _mm256_cvtepi32_ps
 #define ABS(v) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v)
 #define PICK_LOG pick_log
+#define MAXU _mm256_max_epu32
+#define ABOVE any_above
+#define VLOG table_log
 #define SUM sum_f32
 #include "log.inc"
 

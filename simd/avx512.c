@@ -272,6 +272,26 @@ static inline __m512 pick_log(__m512 x, __m512 l)
 	return _mm512_mask_blend_ps(in, _mm512_mul_ps(x, _mm512_set1_ps(INFINITY)), l);
 }
 
+/* x >= FLT_MIN, finite. x = 2^e m; the first bits of m in [1, 2) choose c with m c within 1 +- 1/32 and -log c; then
+ * log x = e log 2 - log c + log(1 + r), the last by its series to r^3. */
+static inline __m512 table_log(__m512 x)
+{
+	const __m512 inverse = _mm512_setr_ps(0x1.f07c2p-1f, 0x1.d41d42p-1f, 0x1.bacf92p-1f, 0x1.a41a42p-1f,
+		0x1.8f9c18p-1f, 0x1.7d05f4p-1f, 0x1.6c16c2p-1f, 0x1.5c9882p-1f, 0x1.4e5e0ap-1f, 0x1.414142p-1f,
+		0x1.3521dp-1f, 0x1.29e412p-1f, 0x1.1f7048p-1f, 0x1.15b1e6p-1f, 0x1.0c9714p-1f, 0x1.041042p-1f);
+	const __m512 log_of = _mm512_setr_ps(0x1.f8299p-6f, 0x1.6f0d28p-4f, 0x1.29552cp-3f, 0x1.9525a8p-3f,
+		0x1.fb918cp-3f, 0x1.2e8e2cp-2f, 0x1.5d1bdap-2f, 0x1.89a33ap-2f, 0x1.b44f7ap-2f, 0x1.dd469ep-2f,
+		0x1.02552ap-1f, 0x1.154c3ep-1f, 0x1.2795ep-1f, 0x1.393e0ep-1f, 0x1.4a4f88p-1f, 0x1.5ad402p-1f);
+	__m512i which = _mm512_srli_epi32(_mm512_castps_si512(x), 19);
+	__m512 e = _mm512_getexp_ps(x), m = _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+	__m512 r = _mm512_fmadd_ps(m, _mm512_permutexvar_ps(which, inverse), _mm512_set1_ps(-1));
+	__m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0x1.555556p-2f), _mm512_set1_ps(-0.5f));
+
+	p = _mm512_fmadd_ps(r, p, _mm512_set1_ps(1));
+	e = _mm512_fmadd_ps(e, _mm512_set1_ps(0x1.62e43p-1f), _mm512_permutexvar_ps(which, log_of));
+	return _mm512_fmadd_ps(r, p, e);
+}
+
 #define V __m512
 #define VI __m512i
 #define VN 16
@@ -292,6 +312,9 @@ static inline __m512 pick_log(__m512 x, __m512 l)
 #define CONVERT _mm512_cvtepi32_ps
 #define ABS _mm512_abs_ps
 #define PICK_LOG pick_log
+#define MAXU _mm512_max_epu32
+#define ABOVE(i, j) (_mm512_cmpgt_epu32_mask(i, j) != 0)
+#define VLOG table_log
 #define SUM _mm512_reduce_add_ps
 #include "log.inc"
 

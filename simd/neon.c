@@ -316,6 +316,8 @@ static inline uint32_t hits_of(float32x4_t nx, float32x4_t u, float32x4_t c, flo
 #define CONVERT vcvtq_f32_s32
 #define ABS vabsq_f32
 #define PICK_LOG pick_log
+#define MAXU(i, j) vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(i), vreinterpretq_u32_s32(j)))
+#define ABOVE(i, j) (vmaxvq_u32(vcgtq_u32(vreinterpretq_u32_s32(i), vreinterpretq_u32_s32(j))) != 0)
 #define SUM vaddvq_f32
 #include "log.inc"
 

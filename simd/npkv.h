@@ -105,9 +105,9 @@ struct npkv_ops {
 	void (*f64_to_f32)(const void *src, size_t n, float *dst); /* nearest */
 	void (*lift_i8)(const void *src, size_t n, void *dst);     /* row bytes -> int_form */
 	void (*lift_u8)(const void *src, size_t n, void *dst);
-	/* In place x -> log(max(x, FLT_MIN)); negative and infinite x become infinite, NaN stays. |err| <= 2^-21
-	 * max(1, |log|). v has room for n rounded up to 64. */
-	void (*log_f32)(float *v, size_t n);
+	/* log(max(x, FLT_MIN)) of n floats; negative and infinite x become infinite, NaN stays. |err| <= 2^-21
+	 * max(1, |log|). `to` may be x, and has room for n rounded up to 64. */
+	void (*log_f32)(const void *x, size_t n, float *to);
 	/* out = { sum x log x, sum |x log x|, sum x }; not finite if an x is negative, infinite or NaN. */
 	void (*entropy)(const float *x, size_t n, float out[3]);
 

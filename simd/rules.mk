@@ -7,7 +7,7 @@ simd_arch := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 simd_obj = $(B)/simd/$(1).o $(B)/simd/$(1).pic.o
 
 $(call simd_obj,%): ARCH_FLAGS = $(SIMD_FLAGS)
-$(call simd_obj,exact): ARCH_FLAGS = $(SIMD_FLAGS) -O3
+$(call simd_obj,exact): ARCH_FLAGS = $(SIMD_FLAGS) -O3 -fno-trapping-math
 $(call simd_obj,scalar): ARCH_FLAGS = $(SIMD_FLAGS) -fno-tree-vectorize
 VNNI_FLAGS := -mavx512vnni
 VPOPCNT_FLAGS := -mavx512vpopcntdq

@@ -228,10 +228,13 @@ static void lift_u8(const void *src, size_t n, void *dst)
 		to[n] = 0;
 }
 
-static void log_f32(float *v, size_t n)
+static void log_f32(const void *src, size_t n, float *to)
 {
-	for (size_t i = 0; i < n; i++)
-		v[i] = v[i] < 0 || v[i] > FLT_MAX ? v[i] * INFINITY : v[i] < FLT_MIN ? logf(FLT_MIN) : logf(v[i]);
+	for (size_t i = 0; i < n; i++) {
+		float x = load_f32((const char *)src + 4 * i);
+
+		to[i] = x < 0 || x > FLT_MAX ? x * INFINITY : x < FLT_MIN ? logf(FLT_MIN) : logf(x);
+	}
 }
 
 static void entropy(const float *x, size_t n, float out[3])

@@ -20,6 +20,16 @@ struct group {                  /* the rows in hand */
 	const char *ahead, *ahead_end; /* what of the next group is not fetched yet */
 };
 
+enum {
+	FETCH_BYTES = 8192 /* what is read row by row is asked for so far ahead */
+};
+
+static void fetch(const char *from, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch(from + at);
+}
+
 static void fill_row(const struct npkv_plan *p, const char *raw, char *to)
 {
 	const struct npkv_ops *o = p->ops;
@@ -28,14 +38,14 @@ static void fill_row(const struct npkv_plan *p, const char *raw, char *to)
 		o->lift_i8(raw, p->dim, to);
 	else if (p->kind == KIND_INT)
 		o->lift_u8(raw, p->dim, to);
-	else if (p->kind == KIND_AND || p->dtype == NPKV_F32)
+	else if (p->kind == KIND_AND || (p->dtype == NPKV_F32 && p->kind != KIND_KL))
 		memcpy(to, raw, p->row_bytes);
 	else if (p->dtype == NPKV_F16)
 		o->f16_to_f32(raw, p->dim, (float *)(void *)to);
-	else
+	else if (p->dtype == NPKV_F64)
 		o->f64_to_f32(raw, p->dim, (float *)(void *)to);
 	if (p->kind == KIND_KL)
-		o->log_f32((float *)(void *)to, p->dim);
+		o->log_f32(p->dtype == NPKV_F32 ? raw : to, p->dim, (float *)(void *)to);
 }
 
 static void fill_panel(const struct scan *s, struct group *g)
@@ -47,8 +57,11 @@ static void fill_panel(const struct scan *s, struct group *g)
 	g->stride = g->raw_stride;
 	if (!npkv_panelled(p))
 		return;
-	for (size_t i = 0; i < g->n; i++)
+	for (size_t i = 0; i < g->n; i++) {
+		if (!p->tile) /* else fetch_ahead() did it */
+			fetch(g->raw + i * g->raw_stride + FETCH_BYTES, g->raw_stride);
 		fill_row(p, g->raw + i * g->raw_stride, panel + i * p->panel_stride);
+	}
 	g->rows = panel;
 	g->stride = p->panel_stride;
 }

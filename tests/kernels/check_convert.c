@@ -47,11 +47,10 @@ static void check_narrowing(const struct k_level *l, const struct npkv_ops *scal
 
 static void log_of(const struct k_level *l, float x)
 {
-	float v[64] = {0};
+	float v[64];
 	double want = log(x < FLT_MIN ? (double)FLT_MIN : (double)x);
 
-	v[0] = x;
-	l->ops.log_f32(v, 1);
+	l->ops.log_f32(&x, 1, v);
 	if (isnan(x)                ? !isnan(v[0])
 		: x < 0 || isinf(x) ? !isinf(v[0])
 				    : !(fabs((double)v[0] - want) <= 0x1p-21 * fmax(1, fabs(want))))

@@ -58,6 +58,26 @@ static void check_known_kl(const struct k_level *l)
 		k_fail("%s: kl is %.17g", l->name, kl);
 }
 
+/* q log(q/x) alone, over all sizes of q and x and for neighbours, where log(q) - log(x) would keep no digit. */
+static void check_ratios(const struct k_level *l, uint64_t *rng)
+{
+	for (unsigned i = 0; i < 20000 / k_share; i++) {
+		int most = i % 3 == 0 ? 1000 : i % 3 == 1 ? 490 : 3;
+		double q = ldexp(1 + (double)(k_rand(rng) >> 12) * 0x1p-52, (int)(k_rand(rng) % (2 * most)) - most);
+		double x = ldexp(1 + (double)(k_rand(rng) >> 12) * 0x1p-52, (int)(k_rand(rng) % (2 * most)) - most);
+		long double d, want;
+		double got;
+
+		if (i % 5 == 0)
+			x = q * (1 + ldexp(1, -(int)(k_rand(rng) % 53)));
+		got = npkv_pair(&l->ops, NPKV_KL, NPKV_F64, &q, &x, 1);
+		d = ((long double)q - (long double)x) / (long double)x;
+		want = (long double)q * (fabsl(d) < 0.5L ? log1pl(d) : logl((long double)q / (long double)x));
+		if (!(fabsl((long double)got - want) <= 0x1p-51L * fabsl(want) + 0x1p-1073L))
+			k_fail("%s: %a log(%a / %a) is %.17g, want %.20Lg", l->name, q, q, x, got, want);
+	}
+}
+
 struct sums {
 	long double dot, abs_dot, qq, xx, dd, kl, abs_kl, js;
 };
@@ -129,6 +149,7 @@ void check_pairs(const struct k_level *l)
 
 	check_cases(l);
 	check_known_kl(l);
+	check_ratios(l, &rng);
 	for (size_t d = 0; d < 261 + 3; d++) {
 		static const size_t large[] = {1023, 1025, 30001};
 
