@@ -59,7 +59,7 @@ def test_the_console_session(clone):
 
 def test_the_python_blocks(clone, watchdog):
     (clone / "mnt").mkdir()
-    with Mounter(clone / "mounts", watchdog)(clone / "tests" / "golden" / "digits.npk", at=clone / "mnt"):
+    with Mounter(clone / "mounts", watchdog)(clone / "tests" / "golden" / "digits.npk", at=clone / "mnt", ro=False):
         for block in blocks("python"):
             done = subprocess.run([sys.executable, "-c", block], cwd=clone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             assert done.returncode == 0, f"{block}\n{done.stdout}"
