@@ -59,16 +59,17 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\r';
 }
 
-/* Without comment and without blanks at its ends. */
+/* Without comment and without blanks at its ends, unless a blank is a delimiter that has an element on both sides. */
 static void trim(const struct npk_source *src, const char **p, const char **end)
 {
 	const char *comment = src->how.comment ? memchr(*p, src->how.comment, (size_t)(*end - *p)) : NULL;
+	char keep = src->how.delimiter == ' ' ? 0 : src->how.delimiter;
 
 	if (comment)
 		*end = comment;
-	while (*p < *end && is_blank(**p) && **p != src->how.delimiter)
+	while (*p < *end && is_blank(**p) && **p != keep)
 		++*p;
-	while (*p < *end && is_blank((*end)[-1]) && (*end)[-1] != src->how.delimiter)
+	while (*p < *end && is_blank((*end)[-1]) && (*end)[-1] != keep)
 		--*end;
 }
 

@@ -302,6 +302,9 @@ void npk_csv_close(struct npk_csv *c);
  * are left out and named in its __metadata__. Reading: any thread, any number at once. */
 struct npk_tensors;
 int npk_tensors_open(struct npk_tensors **out, struct npk_store *s, struct npk_err *err);
+/* The named arrays alone; one that would be left out is an error: -EINVAL for its dtype or name. */
+int npk_tensors_open_list(
+	struct npk_tensors **out, struct npk_store *s, const char *const *names, size_t n, struct npk_err *err);
 uint64_t npk_tensors_size(const struct npk_tensors *t);
 int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
@@ -351,6 +354,14 @@ int npk_source_next(struct npk_source *src, struct npk_source_array *out, struct
  * what the format has to check it by (a CRC) agreed. */
 int npk_source_read(struct npk_source *src, const void **bytes, size_t *len, struct npk_err *err);
 void npk_source_close(struct npk_source *src);
+
+/* A .npz file, written front to back to `fd`, which is borrowed until close. Offsets in the archive count from where `fd`
+ * stands. Level 0 stores, 1 to 9 deflate. After an error the file is no archive. One thread at a time. */
+struct npk_npz;
+int npk_npz_open(struct npk_npz **out, int fd, int level, struct npk_err *err);
+int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err); /* as member name.npy */
+int npk_npz_finish(struct npk_npz *z, struct npk_err *err);                                    /* the list of members */
+void npk_npz_close(struct npk_npz *z);
 
 /* --- changing -------------------------------------------------------------------------------------------------------- */
 

@@ -120,26 +120,88 @@ static int make_header(struct npk_tensors *t, const struct npk_text *left_out, s
 	return 0;
 }
 
-int npk_tensors_open(struct npk_tensors **out, struct npk_store *s, struct npk_err *err)
+static int order_and_head(struct npk_tensors *t, const struct npk_text *left_out, struct npk_err *err)
+{
+	if (t->n > 0)
+		qsort(t->t, t->n, sizeof(*t->t), by_width);
+	return make_header(t, left_out, err);
+}
+
+static struct npk_tensors *new_tensors(size_t n)
 {
 	struct npk_tensors *t = calloc(1, sizeof(*t));
+
+	if (t)
+		t->t = calloc(n + 1, sizeof(*t->t));
+	if (t && !t->t) {
+		free(t);
+		t = NULL;
+	}
+	return t;
+}
+
+int npk_tensors_open(struct npk_tensors **out, struct npk_store *s, struct npk_err *err)
+{
+	struct npk_tensors *t = NULL;
 	struct npk_text left_out = {0};
 	struct npk_array **list = NULL;
 	size_t n = 0;
-	int rc = t ? npk_store_list(s, &list, &n, err) : npk_fail(err, ENOMEM, "safetensors: no memory");
+	int rc = npk_store_list(s, &list, &n, err);
 
 	if (rc == 0) {
-		t->t = calloc(n + 1, sizeof(*t->t));
-		rc = t->t ? 0 : npk_fail(err, ENOMEM, "safetensors: no memory");
+		t = new_tensors(n);
+		rc = t ? 0 : npk_fail(err, ENOMEM, "safetensors: no memory");
 	}
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = add_array(t, list[i], &left_out, err);
-	if (rc == 0) {
-		qsort(t->t, t->n, sizeof(*t->t), by_width);
-		rc = make_header(t, &left_out, err);
-	}
+	if (rc == 0)
+		rc = order_and_head(t, &left_out, err);
 	npk_store_list_free(list, n);
 	npk_text_fini(&left_out);
+	if (rc != 0)
+		npk_tensors_close(t);
+	else
+		*out = t;
+	return rc;
+}
+
+static int add_named(struct npk_tensors *t, struct npk_store *s, const char *name, struct npk_err *err)
+{
+	struct npk_text left_out = {0};
+	struct npk_array *a = NULL;
+	struct npk_gen *g = NULL;
+	int rc = npk_array_get(&a, s, name, err);
+
+	for (size_t i = 0; i < t->n && rc == 0; i++)
+		if (strcmp(t->t[i].name, name) == 0)
+			rc = npk_fail(err, EINVAL, "safetensors: array '%.200s' is named twice", name);
+	if (rc == 0)
+		rc = npk_gen_get(&g, a, err);
+	if (rc == 0 && !tensor_dtype(npk_gen_info(g)->dtype))
+		rc = npk_fail(err, EINVAL, "safetensors: array '%.200s' is %s, which the format lacks", name,
+			npk_dtype_name(npk_gen_info(g)->dtype));
+	if (rc == 0)
+		rc = add_array(t, a, &left_out, err);
+	if (rc == 0 && left_out.len > 0)
+		rc = npk_fail(
+			err, EINVAL, "safetensors: array '%.200s' has a name that the format keeps for itself", name);
+	npk_text_fini(&left_out);
+	npk_gen_put(g);
+	npk_array_put(a);
+	return rc;
+}
+
+int npk_tensors_open_list(
+	struct npk_tensors **out, struct npk_store *s, const char *const *names, size_t n, struct npk_err *err)
+{
+	struct npk_tensors *t = new_tensors(n);
+	struct npk_text left_out = {0};
+	int rc = t ? 0 : npk_fail(err, ENOMEM, "safetensors: no memory");
+
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = add_named(t, s, names[i], err);
+	if (rc == 0)
+		rc = order_and_head(t, &left_out, err);
 	if (rc != 0)
 		npk_tensors_close(t);
 	else

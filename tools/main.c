@@ -39,6 +39,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_rename,
 	&npkt_reset,
 	&npkt_import,
+	&npkt_export,
 	&npkt_verify,
 	&npkt_pack,
 	&npkt_unpack,

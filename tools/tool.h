@@ -42,9 +42,26 @@ struct npkt_cmd {
 	int (*run)(const struct npkt_args *args);
 };
 
-extern const struct npkt_cmd npkt_create, npkt_ls, npkt_info, npkt_get, npkt_cat, npkt_save, npkt_append, npkt_replace,
-	npkt_drop, npkt_compact, npkt_clone, npkt_rename, npkt_reset, npkt_import, npkt_verify, npkt_umount, npkt_pack,
-	npkt_unpack, npkt_pkginfo;
+extern const struct npkt_cmd npkt_create;
+extern const struct npkt_cmd npkt_ls;
+extern const struct npkt_cmd npkt_info;
+extern const struct npkt_cmd npkt_get;
+extern const struct npkt_cmd npkt_cat;
+extern const struct npkt_cmd npkt_save;
+extern const struct npkt_cmd npkt_append;
+extern const struct npkt_cmd npkt_replace;
+extern const struct npkt_cmd npkt_drop;
+extern const struct npkt_cmd npkt_compact;
+extern const struct npkt_cmd npkt_clone;
+extern const struct npkt_cmd npkt_rename;
+extern const struct npkt_cmd npkt_reset;
+extern const struct npkt_cmd npkt_pack;
+extern const struct npkt_cmd npkt_unpack;
+extern const struct npkt_cmd npkt_pkginfo;
+extern const struct npkt_cmd npkt_import;
+extern const struct npkt_cmd npkt_export;
+extern const struct npkt_cmd npkt_verify;
+extern const struct npkt_cmd npkt_umount;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
 
