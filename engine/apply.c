@@ -441,6 +441,10 @@ static void skip_item(uint8_t tag, struct npki_rd *r)
 	} else if (tag == NPKI_J_REDO) {
 		npki_rd_u64(r);
 		take_name(r);
+	} else if (tag == NPKI_J_COPY) {
+		npki_rd_take(r, 8 + 8);
+		take_name(r);
+		npki_rd_u64(r);
 	}
 }
 
@@ -466,6 +470,7 @@ static int apply_item(struct npk_store *s, uint8_t tag, struct npki_rd *r)
 	case NPKI_J_EXTENT:
 	case NPKI_J_ZERO:
 	case NPKI_J_REDO:
+	case NPKI_J_COPY:
 		skip_item(tag, r);
 		return 0;
 	default:

@@ -51,4 +51,15 @@ bool npki_any_unsealed(const struct npki_writer *w, const struct npk_gen *g, con
 int npki_log_pieces(struct npki_tx *tx, const struct npk_gen *g, const struct npki_pieces *l, struct npk_err *err);
 int npki_write_pieces(struct npki_tx *tx, struct npk_gen *g, const struct npki_pieces *l, struct npk_err *err);
 
+/* save.c: the file of a save in pieces and its checksum; and that the file is the store's from now on. */
+struct npki_source_file {
+	struct npk_store *store;
+	const char *path; /* borrowed */
+	int fd;
+	uint64_t len;
+	uint32_t crc;
+};
+int npki_save_source(struct npk_save *w, struct npki_source_file *out, struct npk_err *err);
+void npki_save_give(struct npk_save *w);
+
 #endif

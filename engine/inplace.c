@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* An in-place write that no record tells: as with any file, one that is cut by a crash may be there in part. */
@@ -118,5 +119,147 @@ int npk_view_pwrite(
 		if (rc == -EAGAIN && npki_seal(a->store, err) != 0)
 			rc = -EIO;
 	} while (rc == -EAGAIN);
+	return rc;
+}
+
+/* --- a whole view at once --------------------------------------------------------------------------------------------- */
+
+#define COPY_BYTES ((size_t)1 << 20)
+
+struct view_replace {
+	struct npki_tx *tx;
+	struct npk_store *s;
+	struct npki_source_file from;
+	uint8_t *buf; /* COPY_BYTES */
+	struct npk_err *err;
+};
+
+static int log_copy(void *ctx, const struct place *p, size_t done)
+{
+	const struct view_replace *x = ctx;
+
+	return npki_tx_copy(x->tx, p->f->path, p->off, p->len, x->from.path, done, x->err);
+}
+
+static int copy_place(void *ctx, const struct place *p, size_t done)
+{
+	const struct view_replace *x = ctx;
+	int rc = 0;
+
+	for (size_t at = 0; at < p->len && rc == 0; at += COPY_BYTES) {
+		size_t n = p->len - at < COPY_BYTES ? p->len - at : COPY_BYTES;
+
+		rc = npki_pread_all(x->from.fd, x->buf, n, done + at, x->from.path, x->err);
+		if (rc == 0)
+			rc = write_in_place(x->tx, p->f, p->off + at, x->buf, n, x->err);
+	}
+	return rc;
+}
+
+/* The record names the file with the new bytes, which stays until they are durable where they belong. */
+static int log_replace(
+	struct view_replace *x, struct npk_view *v, struct npk_array *a, struct npk_gen *now, bool atomic)
+{
+	size_t len = (size_t)x->from.len;
+	int rc = npki_tx_extent(x->tx, x->from.path, 0, x->from.len, x->from.crc, x->err);
+
+	if (rc == 0)
+		rc = each_place(v, now, 0, len, log_copy, x);
+	if (rc != 0)
+		return rc;
+	npki_tx_time(x->tx, a->name, a->name_len, npki_tick(x->s->writer));
+	rc = npki_tx_log(x->tx, x->err);
+	if (rc == 0 && atomic)
+		rc = npki_tx_sync(x->tx, x->err);
+	return rc;
+}
+
+static int replace_outside(struct view_replace *x, struct npk_view *v, struct npk_array *a, struct npk_gen *now,
+	struct npk_save *w, bool atomic)
+{
+	struct npki_writer *wr = x->s->writer;
+	struct npk_err why = {0}, *err = x->err;
+	int rc = log_replace(x, v, a, now, atomic);
+
+	if (rc != 0)
+		return rc;
+	x->err = &why;
+	rc = each_place(v, now, 0, (size_t)x->from.len, copy_place, x);
+	x->err = err;
+	if (rc == 0 && npki_names_add(&wr->retired, x->from.path) != 0)
+		rc = npk_fail(&why, ENOMEM, "no memory");
+	if (rc == 0) {
+		npki_save_give(w);
+		return 0;
+	}
+	npki_fail_store(wr, rc, &why);
+	return npk_fail(err, EIO, "%.500s", wr->why);
+}
+
+static int replace_inside(struct view_replace *x, struct npk_view *v, struct npk_array *a, struct npk_gen **now)
+{
+	int rc = npki_own_files(x->tx, a, now, x->err);
+
+	if (rc == 0)
+		rc = each_place(v, *now, 0, (size_t)x->from.len, copy_place, x);
+	if (rc == 0) {
+		npki_tx_time(x->tx, a->name, a->name_len, npki_tick(x->s->writer));
+		rc = npki_tx_log(x->tx, x->err);
+	}
+	return rc;
+}
+
+static int try_replace(struct view_replace *x, struct npk_view *v, struct npk_array *a, struct npk_save *w, bool atomic)
+{
+	struct view_write probe = {x->tx, x->s, NULL, x->err};
+	struct npk_gen *now = NULL;
+	int rc = npki_tx_begin(x->tx, x->s, x->err);
+
+	if (rc != 0)
+		return rc;
+	rc = current_slots(a, npk_view_gen(v), &now, x->err);
+	if (rc == 0 && x->s->base) {
+		rc = replace_inside(x, v, a, &now);
+	} else if (rc == 0) {
+		if (atomic && x->s->writer->nunsealed > 0)
+			rc = -EAGAIN;
+		if (rc == 0)
+			rc = each_place(v, now, 0, (size_t)x->from.len, is_place_sealed, &probe);
+		if (rc == 0)
+			rc = replace_outside(x, v, a, now, w, atomic);
+	}
+	npk_gen_put(now);
+	npki_tx_abort(x->tx);
+	return rc;
+}
+
+int npk_save_replace(struct npk_save *w, struct npk_view *v, struct npk_array *a, unsigned flags, struct npk_err *err)
+{
+	struct npki_tx tx;
+	struct view_replace x = {&tx, a->store, {0}, malloc(COPY_BYTES), err};
+	bool atomic = flags & NPK_REPLACE_ATOMIC;
+	int rc = x.buf ? npki_save_source(w, &x.from, err) : npk_fail(err, ENOMEM, "no memory");
+
+	if (rc == 0 && (flags & ~NPK_REPLACE_ATOMIC))
+		rc = npk_fail(err, EINVAL, "replace: flags 0x%x make no sense", flags);
+	if (rc == 0 && x.from.store != a->store)
+		rc = npk_fail(err, EINVAL, "array '%.200s' is of another store", a->name);
+	if (rc == 0 && x.from.len != npk_view_info(v)->bytes)
+		rc = npk_fail(err, EINVAL, "replace: %" PRIu64 " bytes for a selection of %" PRIu64, x.from.len,
+			npk_view_info(v)->bytes);
+	if (rc == 0 && atomic && !a->store->base) { /* the record will stand on it */
+		rc = npki_sync_fd(x.from.fd, x.from.path, err);
+		if (rc == 0)
+			rc = npki_sync_dir(a->store->dirfd, err);
+	}
+	while (rc == 0 && x.from.len) {
+		rc = try_replace(&x, v, a, w, atomic);
+		if (rc == 0)
+			break;
+		if (rc == -EAGAIN)
+			rc = npki_seal(a->store, err);
+	}
+	free(x.buf);
+	npk_save_abort(w);
 	return rc;
 }

@@ -41,6 +41,7 @@ enum npki_jitem {
 	NPKI_J_EXTENT = 'E', /* file, offset, length, CRC32C: bytes that the operation relies on */
 	NPKI_J_ZERO = 'Z',   /* file, length: it was grown to that, no checksum */
 	NPKI_J_REDO = 'R',   /* file, offset, length, bytes: are written in place after the record */
+	NPKI_J_COPY = 'P', /* file, offset, length, source file, offset: likewise, the bytes are those of the source */
 };
 
 enum npki_cstep {

@@ -405,6 +405,11 @@ uint64_t npk_save_length(const struct npk_save *w);
 int npk_save_truncate(struct npk_save *w, uint64_t len, struct npk_err *err);
 /* -EINVAL: the bytes are no whole number of rows. Ends the handle either way. */
 int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err);
+/* The bytes collected so far replace those of a view, in its C order, in one change: the death of the process leaves all of
+ * it or nothing, flags and power cuts as for npk_array_replace(). `v` is of a generation of `a`, both of the store that
+ * the handle was opened on; dtype and shape given to npk_save_open() do not matter. -EINVAL: another number of bytes;
+ * -ESTALE as for npk_view_pwrite(). Ends the handle either way. */
+int npk_save_replace(struct npk_save *w, struct npk_view *v, struct npk_array *a, unsigned flags, struct npk_err *err);
 void npk_save_abort(struct npk_save *w);
 
 /* Adds `nrows` rows after the last one. */

@@ -32,7 +32,10 @@ struct fact {
 	size_t name_len, file_len;
 	uint64_t off, len;
 	uint32_t crc;
-	const char *bytes; /* of a redo, `len` of them */
+	const char *bytes;  /* of a redo, `len` of them */
+	const char *source; /* of a copy */
+	size_t source_len;
+	uint64_t source_off;
 };
 
 /* The next item of an operation's payload; false at its end or when it makes no sense. */
@@ -43,7 +46,7 @@ static bool take_fact(struct npki_rd *r, struct fact *f)
 	if (r->p >= r->end || r->bad)
 		return false;
 	*f = (struct fact){.tag = npki_rd_u8(r)};
-	if (strchr("OEZR", f->tag))
+	if (strchr("OEZRP", f->tag))
 		f->file = npki_take_bytes(r, &f->file_len);
 	else
 		f->name = npki_take_bytes(r, &f->name_len);
@@ -83,6 +86,12 @@ static bool take_fact(struct npki_rd *r, struct fact *f)
 		f->off = npki_rd_u64(r);
 		f->bytes = npki_take_bytes(r, &len);
 		f->len = len;
+		break;
+	case NPKI_J_COPY:
+		f->off = npki_rd_u64(r);
+		f->len = npki_rd_u64(r);
+		f->source = npki_take_bytes(r, &f->source_len);
+		f->source_off = npki_rd_u64(r);
 		break;
 	default:
 		break;
@@ -163,7 +172,7 @@ static int note_names(struct recovery *r, const struct npki_jrec *rec, bool appl
 	int rc = 0;
 
 	while (rc == 0 && take_fact(&rd, &f)) {
-		if (f.file && f.tag != NPKI_J_REDO && f.tag != NPKI_J_GROW)
+		if (f.file && f.tag != NPKI_J_REDO && f.tag != NPKI_J_COPY && f.tag != NPKI_J_GROW)
 			rc = add_name(&r->known, f.file, f.file_len);
 		if (rc == 0 && f.file && applied)
 			rc = add_name(&r->synced, f.file, f.file_len);
@@ -292,12 +301,64 @@ static int sync_list(struct recovery *r, struct npki_names *l)
 	return rc;
 }
 
-/* Redos that no seal covered, again: what they write is in the records. */
+/* A path from a record, as a string. -EUCLEAN: it cannot be one. */
+static int take_redo_path(const char *p, size_t len, char path[4096])
+{
+	if (!p || len >= 4096 || !npki_is_plain_path(p, len))
+		return -EUCLEAN;
+	memcpy(path, p, len);
+	path[len] = 0;
+	return 0;
+}
+
+/* The bytes of a copy lie in a file that the record's checksum has covered. */
+static int redo_copy(struct recovery *r, const struct fact *f, int fd, const char *path)
+{
+	char source[4096];
+	uint8_t buf[65536];
+	int from, rc = take_redo_path(f->source, f->source_len, source);
+
+	if (rc == 0)
+		rc = npki_open_file(r->s->dirfd, source, &from, NULL, r->err);
+	if (rc != 0)
+		return rc == -EUCLEAN ? npk_fail(r->err, EUCLEAN, NPKI_JOURNAL ": a copy has no source") : rc;
+	for (uint64_t at = 0; at < f->len && rc == 0;) {
+		size_t n = f->len - at < sizeof(buf) ? (size_t)(f->len - at) : sizeof(buf);
+
+		rc = npki_pread_all(from, buf, n, f->source_off + at, source, r->err);
+		if (rc == 0)
+			rc = npki_pwrite_all(fd, buf, n, f->off + at, path, r->err);
+		at += n;
+	}
+	close(from);
+	return rc;
+}
+
+/* One of them; a file that did not survive a later record is passed over. */
+static int redo_write(struct recovery *r, const struct fact *f)
+{
+	char path[4096];
+	int fd, rc = take_redo_path(f->file, f->file_len, path);
+
+	if (rc != 0)
+		return npk_fail(r->err, EUCLEAN, NPKI_JOURNAL ": a record names no file");
+	rc = npki_open_rw(r->s->dirfd, path, &fd, r->err);
+	if (rc != 0)
+		return rc == -ENOENT ? 0 : rc;
+	rc = f->tag == NPKI_J_REDO ? npki_pwrite_all(fd, f->bytes, f->len, f->off, path, r->err)
+				   : redo_copy(r, f, fd, path);
+	close(fd);
+	if (rc == 0 && npki_names_add(&r->synced, path) != 0)
+		rc = npk_fail(r->err, ENOMEM, "no memory for recovery");
+	return rc;
+}
+
+/* Redos that no seal covered, again: what they write is in the records, or in a file that they name. */
 static int redo_writes(struct recovery *r)
 {
 	struct npki_rd rd;
 	struct fact f;
-	int fd, rc = 0;
+	int rc = 0;
 
 	for (size_t i = r->from; i < r->nrecs && rc == 0; i++) {
 		const struct npki_jrec *rec = &r->rec[i];
@@ -305,26 +366,9 @@ static int redo_writes(struct recovery *r)
 		if (rec->kind != NPKI_JOP || rec->seq <= r->sealed || rec->seq > r->applied)
 			continue;
 		rd = npki_rd_init(rec->payload, rec->len);
-		while (rc == 0 && take_fact(&rd, &f)) {
-			char path[4096];
-
-			if (f.tag != NPKI_J_REDO || f.file_len >= sizeof(path))
-				continue;
-			memcpy(path, f.file, f.file_len);
-			path[f.file_len] = 0;
-			rc = npki_is_plain_path(path, f.file_len) ? npki_open_rw(r->s->dirfd, path, &fd, r->err)
-								  : -EUCLEAN;
-			if (rc == -ENOENT) { /* the file did not survive a later record */
-				rc = 0;
-				continue;
-			}
-			if (rc == 0) {
-				rc = npki_pwrite_all(fd, f.bytes, f.len, f.off, path, r->err);
-				close(fd);
-			}
-			if (rc == 0 && npki_names_add(&r->synced, path) != 0)
-				rc = npk_fail(r->err, ENOMEM, "no memory for recovery");
-		}
+		while (rc == 0 && take_fact(&rd, &f))
+			if (f.tag == NPKI_J_REDO || f.tag == NPKI_J_COPY)
+				rc = redo_write(r, &f);
 	}
 	return rc;
 }

@@ -1,4 +1,5 @@
 /* save.c - whole arrays: save at once or piece by piece, remove, clone, rename, compact, reset. */
+#include "change.h"
 #include "rows.h"
 #include "sink.h"
 #include "text.h"
@@ -191,6 +192,20 @@ static int whole_rows(struct npk_save *w, struct npk_err *err)
 	if (w->row_bytes)
 		w->shape.dim[0] = w->end / w->row_bytes;
 	return 0;
+}
+
+int npki_save_source(struct npk_save *w, struct npki_source_file *out, struct npk_err *err)
+{
+	int rc = w->ordered ? 0 : read_crc(w, err);
+
+	if (rc == 0)
+		*out = (struct npki_source_file){w->s, w->path, w->fd, w->end, w->crc};
+	return rc;
+}
+
+void npki_save_give(struct npk_save *w)
+{
+	w->path[0] = 0;
 }
 
 int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err)

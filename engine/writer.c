@@ -103,7 +103,6 @@ void npki_writer_free(struct npk_store *s)
 	npki_extents_fini(w->unsealed, w->nunsealed);
 	npki_names_fini(&w->dirty);
 	npki_names_fini(&w->retired);
-	npki_names_fini(&w->intents);
 	npki_touched_fini(&w->touched);
 	pthread_mutex_destroy(&w->sync_lock);
 	pthread_mutex_destroy(&w->lock);
@@ -536,6 +535,19 @@ int npki_tx_redo(struct npki_tx *tx, const char *file, uint64_t off, const void 
 	npki_put_bytes(&tx->payload, file, strlen(file));
 	npki_put_u64(&tx->payload, off);
 	npki_put_bytes(&tx->payload, bytes, len);
+	tx->has_redo = true;
+	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len}, err);
+}
+
+int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, const char *source, uint64_t from,
+	struct npk_err *err)
+{
+	npki_put_u8(&tx->payload, NPKI_J_COPY);
+	npki_put_bytes(&tx->payload, file, strlen(file));
+	npki_put_u64(&tx->payload, off);
+	npki_put_u64(&tx->payload, len);
+	npki_put_bytes(&tx->payload, source, strlen(source));
+	npki_put_u64(&tx->payload, from);
 	tx->has_redo = true;
 	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len}, err);
 }

@@ -67,7 +67,6 @@ struct npki_writer {
 	size_t nunsealed;
 	struct npki_names dirty;   /* files with bytes that are not synced */
 	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
-	struct npki_names intents; /* arrays whose tail may be dirty */
 	struct npki_touched_list touched;
 	uint64_t round; /* counts checkpoints from 1 */
 #define NPKI_OPEN_FILES 64
@@ -127,6 +126,9 @@ int npki_tx_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64_t 
 int npki_tx_zero(struct npki_tx *tx, const char *file, uint64_t len, struct npk_err *err);
 int npki_tx_redo(
 	struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
+/* `len` bytes of `source` from `from` on go to `file`, behind the record. */
+int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, const char *source, uint64_t from,
+	struct npk_err *err);
 /* A record that says bytes will be written behind the array's last row; once per array and journal. */
 int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_err *err);
 /* Appends `nrows` > 0 rows to the array's files and says so in the record. (In append.c.) */

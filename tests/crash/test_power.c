@@ -123,6 +123,27 @@ static void do_replace(struct npk_store *s, struct world *w, int i, uint64_t *rn
 	uint8_t data[4][WIDTH];
 
 	random_rows(data, 4, rnd);
+	if (c->rows >= 4 && t_rand(rnd) % 2) { /* by a view, from the file of a save */
+		struct npk_shape shape = {2, {0, WIDTH}};
+		struct npk_save *save;
+		struct npk_view *v;
+		struct npk_gen *g;
+		uint64_t first = t_rand(rnd) % (c->rows - 3);
+		char sel[64];
+
+		snprintf(sel, sizeof(sel), "%" PRIu64 ":%" PRIu64 ";1:3", first, first + 4);
+		T_CHECK(npk_gen_get(&g, a, NULL) == 0 && npk_view_open(&v, g, sel, NULL) == 0);
+		T_CHECK(npk_save_open(&save, s, NPK_U8, &shape, NULL) == 0);
+		for (uint64_t k = 0; k < 4; k++) {
+			T_CHECK(npk_save_write(save, data[k], 2, NULL) == 0);
+			memcpy(c->row[first + k] + 1, data[k], 2);
+		}
+		T_CHECK(npk_save_replace(save, v, a, NPK_REPLACE_ATOMIC, NULL) == 0);
+		npk_view_close(v);
+		npk_gen_put(g);
+		npk_array_put(a);
+		return;
+	}
 	for (int k = 0; k < 4; k++) {
 		rows[k] = (int64_t)(t_rand(rnd) % c->rows);
 		memcpy(c->row[rows[k]], data[k], WIDTH);

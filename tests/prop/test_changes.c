@@ -457,14 +457,44 @@ static void let_go(struct test *t)
 	}
 }
 
-/* Whole rows in place, by three calls. */
+/* Some columns of rows `first` to `first + n` by a save that is put in their place; the rest of each row stays. */
+static void replace_block(struct test *t, const struct place *p, int i, uint64_t first, uint64_t n, uint8_t *data)
+{
+	const struct rows *r = &p->w->a[i];
+	uint64_t from = pick(t, r->width), cols = 1 + pick(t, r->width - from);
+	struct npk_array *a = array(t, p, i);
+	struct npk_gen *g = gen_of(t, p->s, i);
+	struct npk_shape shape = {2, {0, cols}};
+	struct npk_view *v;
+	struct npk_save *w;
+	struct npk_err err;
+	char sel[128];
+
+	snprintf(sel, sizeof(sel), "%" PRIu64 ":%" PRIu64 ";%" PRIu64 ":%" PRIu64, first, first + n, from, from + cols);
+	say(t, "block %s", sel);
+	ok(t, npk_view_open(&v, g, sel, &err), &err);
+	ok(t, npk_save_open(&w, p->s, NPK_U8, &shape, &err), &err);
+	for (uint64_t k = 0; k < n; k++)
+		ok(t, npk_save_write(w, data + k * r->width + from, cols, &err), &err);
+	ok(t, npk_save_replace(w, v, a, pick(t, 2) ? NPK_REPLACE_ATOMIC : 0, &err), &err);
+	for (uint64_t k = 0; k < n; k++) { /* what the rows are now */
+		memcpy(data + k * r->width, r->data + (first + k) * r->width, from);
+		memcpy(data + k * r->width + from + cols, r->data + (first + k) * r->width + from + cols,
+			r->width - from - cols);
+	}
+	npk_view_close(v);
+	npk_gen_put(g);
+	npk_array_put(a);
+}
+
+/* Whole rows in place, by four calls. */
 static void do_replace(struct test *t, const struct place *p, int i)
 {
 	struct rows *r = &p->w->a[i];
 	struct npk_array *a = array(t, p, i);
 	struct npk_view *v;
 	struct npk_err err;
-	uint64_t how = pick(t, 3), n = 1 + pick(t, 5), first = r->n ? pick(t, r->n) : 0;
+	uint64_t how = pick(t, 4), n = 1 + pick(t, 5), first = r->n ? pick(t, r->n) : 0;
 	uint8_t *data;
 	int64_t rows[6];
 
@@ -487,6 +517,8 @@ static void do_replace(struct test *t, const struct place *p, int i)
 		ok(t, npk_array_replace(a, rows, n, data, pick(t, 2) ? NPK_REPLACE_ATOMIC : 0, &err), &err);
 	} else if (how == 1) {
 		ok(t, npk_array_replace_range(a, first, n, data, 0, &err), &err);
+	} else if (how == 3) {
+		replace_block(t, p, i, first, n, data);
 	} else {
 		struct npk_gen *g = gen_of(t, p->s, i);
 
