@@ -59,6 +59,7 @@ static int append_segments(
 	struct npki_seg *last = g->nsegs ? &g->seg[g->nsegs - 1] : NULL;
 	struct npki_sink k = {.fd = -1};
 	struct npki_manifest m = {0};
+	size_t made = tx->created.n;
 	int rc = 0;
 
 	if (last && row_bytes && target > last->nslots * row_bytes)
@@ -86,6 +87,8 @@ static int append_segments(
 	}
 	if (rc == 0)
 		rc = npki_write_manifest(tx, &m, path, err);
+	if (rc == 0)
+		rc = npki_same_owner(tx, made, &g->info, err);
 	free(m.seg);
 	npki_sink_fini(&k);
 	return rc;

@@ -62,4 +62,8 @@ struct npki_source_file {
 int npki_save_source(struct npk_save *w, struct npki_source_file *out, struct npk_err *err);
 void npki_save_give(struct npk_save *w);
 
+/* owner.c: the files that `tx` made after the first `from`, or one, get the mode, and as far as we may the owner, that an array had. */
+int npki_same_owner(struct npki_tx *tx, size_t from, const struct npk_gen_info *as, struct npk_err *err);
+int npki_same_owner_fd(int fd, const char *path, const struct npk_gen_info *as, struct npk_err *err);
+
 #endif

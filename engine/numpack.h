@@ -403,6 +403,9 @@ int npk_save_pwrite(struct npk_save *w, uint64_t off, const void *bytes, size_t 
 int npk_save_pread(struct npk_save *w, uint64_t off, void *buf, size_t len, struct npk_err *err);
 uint64_t npk_save_length(const struct npk_save *w);
 int npk_save_truncate(struct npk_save *w, uint64_t len, struct npk_err *err);
+/* The array will have this mode and owner instead of those of the array that it replaces. */
+int npk_save_set_mode(struct npk_save *w, mode_t mode, struct npk_err *err);
+int npk_save_set_owner(struct npk_save *w, uid_t uid, gid_t gid, struct npk_err *err);
 /* -EINVAL: the bytes are no whole number of rows. Ends the handle either way. */
 int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err);
 /* The bytes collected so far replace those of a view, in its C order, in one change: the death of the process leaves all of
@@ -455,6 +458,11 @@ int npk_view_pwrite(
 	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
 /* Gives the room of deleted rows back. Readers keep the layout they have. */
 int npk_array_compact(struct npk_array *a, struct npk_err *err);
+/* Mode and owner of the data files, those of the array; (uid_t)-1 and (gid_t)-1 leave them. They stay when the array is
+ * saved over or compacted, the owner as far as the process may give files away. Not part of the journal: a power cut may
+ * lose them. */
+int npk_array_set_mode(struct npk_array *a, mode_t mode, struct npk_err *err);
+int npk_array_set_owner(struct npk_array *a, uid_t uid, gid_t gid, struct npk_err *err);
 int npk_array_set_mtime(struct npk_array *a, uint64_t mtime_us, struct npk_err *err);
 
 int npk_store_remove(struct npk_store *s, const char *name, struct npk_err *err);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME_MAX_BYTES 239 /* so that every later operation of NumPack finds room for its suffixes */
@@ -42,6 +43,20 @@ static int check_shape(
 	return 0;
 }
 
+/* The new files, or `fd`, get mode and owner of the array that they replace; of a damaged one nothing is known. */
+static int like_old(struct npki_tx *tx, const char *name, int fd, const char *path, struct npk_err *err)
+{
+	struct npk_array *a = npki_table_find(tx->s, name, strlen(name));
+	struct npk_gen *g = NULL;
+	int rc = 0;
+
+	if (a && npk_gen_get(&g, a, NULL) == 0)
+		rc = fd < 0 ? npki_same_owner(tx, 0, &g->info, err) : npki_same_owner_fd(fd, path, &g->info, err);
+	npk_gen_put(g);
+	npk_array_put(a);
+	return rc;
+}
+
 int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const struct npk_shape *shape,
 	const void *data, struct npk_err *err)
 {
@@ -64,6 +79,8 @@ int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const 
 	if (rc == 0)
 		rc = npki_sink_finish(&k, path, err);
 	npki_sink_fini(&k);
+	if (rc == 0)
+		rc = like_old(&tx, name, -1, NULL, err);
 	if (rc == 0 && npki_tx_set(&tx, name, strlen(name), dtype, shape, path, npki_tick(s->writer)) != 0)
 		rc = npk_fail(err, ENOMEM, "no memory");
 	if (rc == 0)
@@ -81,6 +98,7 @@ struct npk_save {
 	uint64_t row_bytes, end; /* end: of what was written */
 	uint32_t crc;            /* of [0, end) while nothing came out of order */
 	bool ordered;
+	bool has_mode, has_owner; /* set by the caller */
 	int fd;
 	char path[64];
 };
@@ -194,6 +212,22 @@ static int whole_rows(struct npk_save *w, struct npk_err *err)
 	return 0;
 }
 
+int npk_save_set_mode(struct npk_save *w, mode_t mode, struct npk_err *err)
+{
+	if (fchmod(w->fd, mode & 07777) != 0)
+		return npk_fail(err, errno, "%s: cannot change the mode: %s", w->path, strerror(errno));
+	w->has_mode = true;
+	return 0;
+}
+
+int npk_save_set_owner(struct npk_save *w, uid_t uid, gid_t gid, struct npk_err *err)
+{
+	if (fchown(w->fd, uid, gid) != 0)
+		return npk_fail(err, errno, "%s: cannot change the owner: %s", w->path, strerror(errno));
+	w->has_owner = true;
+	return 0;
+}
+
 int npki_save_source(struct npk_save *w, struct npki_source_file *out, struct npk_err *err)
 {
 	int rc = w->ordered ? 0 : read_crc(w, err);
@@ -224,6 +258,8 @@ int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err)
 		return rc;
 	}
 	rc = npki_tx_extent(&tx, w->path, 0, w->end, w->crc, err);
+	if (rc == 0 && !w->has_mode && !w->has_owner)
+		rc = like_old(&tx, name, w->fd, w->path, err);
 	if (rc == 0 && npki_tx_set(&tx, name, strlen(name), w->dtype, &w->shape, w->path, npki_tick(w->s->writer)) != 0)
 		rc = npk_fail(err, ENOMEM, "no memory");
 	if (rc == 0 && npki_names_add(&tx.created, w->path) != 0)
@@ -315,6 +351,8 @@ int npk_array_compact(struct npk_array *a, struct npk_err *err)
 	}
 	if (rc == 0)
 		rc = copy_rows(&tx, g, path, err);
+	if (rc == 0)
+		rc = npki_same_owner(&tx, 0, &g->info, err);
 	if (rc == 0 && npki_tx_set(&tx, a->name, a->name_len, g->info.dtype, &g->info.shape, path,
 			       npki_tick(a->store->writer)) != 0)
 		rc = npk_fail(err, ENOMEM, "no memory");

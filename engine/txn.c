@@ -1,5 +1,5 @@
 /* txn.c - see txn.h. */
-#include "txn.h"
+#include "change.h"
 #include "dict.h"
 #include "guard.h"
 #include "rows.h"
@@ -472,6 +472,8 @@ int npki_own_files(struct npki_tx *tx, struct npk_array *a, struct npk_gen **g, 
 	npki_extents_fini(tx->ext, tx->next); /* they are written in place: their checksums say nothing */
 	tx->ext = NULL;
 	tx->next = 0;
+	if (rc == 0)
+		rc = npki_same_owner(tx, 0, &(*g)->info, err);
 	return rc == 0 ? use_copy(tx, a, g, path, err) : rc;
 }
 
