@@ -64,7 +64,10 @@ static int is_place_sealed(void *ctx, const struct place *p, size_t done)
 	const struct view_write *x = ctx;
 
 	(void)done;
-	return npki_is_unsealed(x->s->writer, p->f->path, p->off, p->len) ? -EAGAIN : 0;
+	return npki_is_unsealed(x->s->writer, p->f->path, p->off, p->len) ||
+			       npki_is_redone(x->s->writer, p->f->path, p->off, p->len)
+		       ? -EAGAIN
+		       : 0;
 }
 
 static int write_place(void *ctx, const struct place *p, size_t done)

@@ -101,6 +101,7 @@ void npki_writer_free(struct npk_store *s)
 	for (size_t i = 0; i < NPKI_OPEN_FILES; i++)
 		npki_file_put(w->open_file[i]);
 	npki_extents_fini(w->unsealed, w->nunsealed);
+	npki_extents_fini(w->redo, w->nredo);
 	npki_names_fini(&w->dirty);
 	npki_names_fini(&w->retired);
 	npki_touched_fini(&w->touched);
@@ -536,7 +537,7 @@ int npki_tx_redo(struct npki_tx *tx, const char *file, uint64_t off, const void 
 	npki_put_u64(&tx->payload, off);
 	npki_put_bytes(&tx->payload, bytes, len);
 	tx->has_redo = true;
-	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len}, err);
+	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len, .redo = true}, err);
 }
 
 int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, const char *source, uint64_t from,
@@ -618,32 +619,40 @@ int npki_tx_intent(struct npki_tx *tx, const void *name, size_t len, struct npk_
 	return rc;
 }
 
-/* Takes the extents over; neighbours in one file become one. */
+/* Neighbours in one file become one. */
+static int keep_extent(struct npki_extent **list, size_t *n, struct npki_extent *x)
+{
+	struct npki_extent *last = *n ? &(*list)[*n - 1] : NULL, *more;
+
+	if (last && last->off + last->len == x->off && strcmp(last->path, x->path) == 0) {
+		last->len += x->len;
+		last->seq = x->seq;
+		return 0;
+	}
+	if ((*n & (*n - 1)) == 0) {
+		more = realloc(*list, (*n ? 2 * *n : 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		*list = more;
+	}
+	(*list)[(*n)++] = *x;
+	x->path = NULL;
+	return 0;
+}
+
+/* Takes the extents over. */
 static int keep_extents(struct npki_tx *tx)
 {
 	struct npki_writer *w = tx->s->writer;
-	struct npki_extent *last, *more;
+	int rc = 0;
 
-	for (size_t i = 0; i < tx->next; i++) {
+	for (size_t i = 0; i < tx->next && rc == 0; i++) {
 		struct npki_extent *x = &tx->ext[i];
 
 		x->seq = w->seq;
-		last = w->nunsealed ? &w->unsealed[w->nunsealed - 1] : NULL;
-		if (last && last->off + last->len == x->off && strcmp(last->path, x->path) == 0) {
-			last->len += x->len;
-			last->seq = x->seq;
-			continue;
-		}
-		if ((w->nunsealed & (w->nunsealed - 1)) == 0) {
-			more = realloc(w->unsealed, (w->nunsealed ? 2 * w->nunsealed : 1) * sizeof(*more));
-			if (!more)
-				return -ENOMEM;
-			w->unsealed = more;
-		}
-		w->unsealed[w->nunsealed++] = *x;
-		x->path = NULL;
+		rc = x->redo ? keep_extent(&w->redo, &w->nredo, x) : keep_extent(&w->unsealed, &w->nunsealed, x);
 	}
-	return 0;
+	return rc;
 }
 
 int npki_tx_log(struct npki_tx *tx, struct npk_err *err)
@@ -723,13 +732,22 @@ int npki_use_fd(struct npki_writer *w, struct npki_file *f, int *fd, struct npk_
 	return 0;
 }
 
-bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len)
+static bool overlaps(const struct npki_extent *list, size_t n, const char *path, uint64_t off, uint64_t len)
 {
-	for (size_t i = 0; i < w->nunsealed; i++)
-		if (off < w->unsealed[i].off + w->unsealed[i].len && w->unsealed[i].off < off + len &&
-			strcmp(w->unsealed[i].path, path) == 0)
+	for (size_t i = 0; i < n; i++)
+		if (off < list[i].off + list[i].len && list[i].off < off + len && strcmp(list[i].path, path) == 0)
 			return true;
 	return false;
+}
+
+bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len)
+{
+	return overlaps(w->unsealed, w->nunsealed, path, off, len);
+}
+
+bool npki_is_redone(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len)
+{
+	return overlaps(w->redo, w->nredo, path, off, len);
 }
 
 /* --- seal ------------------------------------------------------------------------------------------------------------- */
@@ -744,17 +762,23 @@ static int sync_names(struct npk_store *s, struct npki_names *dirty, struct npk_
 	return rc;
 }
 
+static void drop_upto(struct npki_extent *list, size_t *n, uint64_t upto)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < *n; i++)
+		if (list[i].seq <= upto)
+			free(list[i].path);
+		else
+			list[kept++] = list[i];
+	*n = kept;
+}
+
 /* Under w->lock. */
 void npki_drop_sealed(struct npki_writer *w, uint64_t upto)
 {
-	size_t n = 0;
-
-	for (size_t i = 0; i < w->nunsealed; i++)
-		if (w->unsealed[i].seq <= upto)
-			free(w->unsealed[i].path);
-		else
-			w->unsealed[n++] = w->unsealed[i];
-	w->nunsealed = n;
+	drop_upto(w->unsealed, &w->nunsealed, upto);
+	drop_upto(w->redo, &w->nredo, upto);
 }
 
 /* What is dirty now, taken out of the writer; everything up to *upto relies on it. Under w->lock. */

@@ -29,6 +29,7 @@ struct npki_extent {
 	uint64_t seq, off, len;
 	uint32_t crc; /* in a transaction only */
 	bool zero;    /* likewise: the file was grown to `len` */
+	bool redo;    /* the record has the bytes */
 };
 
 /* How an array stands in the metadata and bitmap on disk, noted at its first change since. */
@@ -65,6 +66,9 @@ struct npki_writer {
 	char why[NPK_ERR_MAX];
 	struct npki_extent *unsealed;
 	size_t nunsealed;
+	struct npki_extent
+		*redo; /* likewise, of records that will write them again: they may be written over in turn */
+	size_t nredo;
 	struct npki_names dirty;   /* files with bytes that are not synced */
 	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
 	struct npki_touched_list touched;
@@ -138,8 +142,10 @@ int npki_mark_dirty(struct npki_writer *w, const char *path);
 /* Names that stay ours although a checkpoint has forgotten their records. Under w->lock. */
 int npki_own_retired(struct npk_store *s, struct npk_err *err);
 
-/* Whether [off, off + len) of a file lies in an unsealed extent; under w->lock. */
+/* Whether [off, off + len) of a file lies in an unsealed extent, or in an unsealed redo: the replay of the latter would undo a
+ * write that has no record. One that has a record is replayed behind it. Under w->lock. */
 bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len);
+bool npki_is_redone(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len);
 
 /* --- applying --------------------------------------------------------------------------------------------------------- */
 

@@ -164,7 +164,7 @@ static int replace_atomic(struct npk_array *a, struct npk_err *err)
 	return replace_rows(a, NPK_REPLACE_ATOMIC, err);
 }
 
-static int write_view(struct npk_array *a, struct npk_err *err)
+static int write_view_at(struct npk_array *a, uint64_t off, struct npk_err *err)
 {
 	struct npk_gen *g;
 	struct npk_view *v;
@@ -175,11 +175,21 @@ static int write_view(struct npk_array *a, struct npk_err *err)
 	fill(70);
 	rc = npk_view_open(&v, g, NULL, err);
 	if (rc == 0) {
-		rc = npk_view_pwrite(v, a, 3 * WIDTH + 5, bytes, 17, err);
+		rc = npk_view_pwrite(v, a, off, bytes, 17, err);
 		npk_view_close(v);
 	}
 	npk_gen_put(g);
 	return rc;
+}
+
+static int write_view(struct npk_array *a, struct npk_err *err)
+{
+	return write_view_at(a, 3 * WIDTH + 5, err);
+}
+
+static int write_over_replaced(struct npk_array *a, struct npk_err *err)
+{
+	return write_view_at(a, 7 * WIDTH, err);
 }
 
 static int extend_9(struct npk_array *a, struct npk_err *err)
@@ -651,6 +661,43 @@ TEST(writes_are_cut_short)
 			}
 			truth_fini(&t);
 		}
+	remove_scratch();
+}
+
+/* --- what is not called ------------------------------------------------------------------------------------------------ */
+
+static int count_syncs(void *ctx, const struct npki_io_call *c)
+{
+	*(int *)ctx += c->op == NPKI_IO_SYNC || c->op == NPKI_IO_SYNC_DIR;
+	return 0;
+}
+
+/* The record of the second is replayed behind that of the first. A write without a record must seal the first: its replay
+ * would put the old row back. */
+TEST(rows_replaced_again_wait_for_no_sync)
+{
+	struct npk_text states[PREPARED] = {{0}};
+	struct npk_store *s;
+	char path[128];
+	int syncs = 0;
+	size_t n;
+
+	make_scratch();
+	snprintf(path, sizeof(path), "%s/live", scratch);
+	s = prepare(path, 0, states, &n);
+	T_CHECK(op_replace(s, NULL) == 0);
+	npki_io_set_hook(&(struct npki_io_hook){count_syncs, &syncs});
+	for (int i = 0; i < 10; i++)
+		T_CHECK(op_replace(s, NULL) == 0);
+	T_CHECKF(syncs == 0, "%d syncs", syncs);
+	T_CHECK(op_write_view(s, NULL) == 0);
+	T_CHECKF(syncs == 0, "%d syncs for rows that nobody replaced", syncs);
+	T_CHECK(with(s, "x", write_over_replaced, NULL) == 0);
+	npki_io_set_hook(NULL);
+	T_CHECKF(syncs > 0, "rows of an unsealed record were written over without a seal");
+	for (size_t i = 0; i < n; i++)
+		npk_text_fini(&states[i]);
+	npk_store_close(s);
 	remove_scratch();
 }
 
