@@ -1,5 +1,6 @@
 /* file.c - see file.h. */
 #include "file.h"
+#include "pkg_store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,8 +71,32 @@ static int add_mapping(
 		return npk_fail(
 			err, m ? errno : ENOMEM, "%.300s: cannot be mapped: %s", f->path, strerror(m ? errno : ENOMEM));
 	}
-	*m = (struct npki_mapping){p, len, *list};
+	*m = (struct npki_mapping){p, len, 0, *list};
 	*list = m;
+	return 0;
+}
+
+/* Under f->lock. A member keeps its bytes: a package is opened once. */
+static int map_member(struct npki_file *f, size_t need, struct npk_err *err)
+{
+	uint64_t off, len, page = (uint64_t)sysconf(_SC_PAGESIZE), skip;
+	struct npki_mapping *m;
+	void *p;
+	int fd, rc = npki_packed_member(f->packed, f->path, &fd, &off, &len, err);
+
+	if (rc != 0)
+		return rc;
+	skip = off % page;
+	m = malloc(sizeof(*m));
+	p = m ? mmap(NULL, need + skip, PROT_READ, MAP_SHARED, fd, (off_t)(off - skip)) : MAP_FAILED;
+	rc = p == MAP_FAILED ? (m ? errno : ENOMEM) : 0;
+	close(fd);
+	if (rc != 0) {
+		free(m);
+		return npk_fail(err, rc, "%.300s: cannot be mapped: %s", f->path, strerror(rc));
+	}
+	*m = (struct npki_mapping){p, need + (size_t)skip, (size_t)skip, f->map};
+	f->map = m;
 	return 0;
 }
 
@@ -99,9 +124,9 @@ int npki_file_map(struct npki_file *f, size_t need, size_t more, const uint8_t *
 
 	pthread_mutex_lock(&f->lock);
 	if (!f->map || f->map->len < need)
-		rc = map_new(f, need, more, err);
+		rc = f->packed ? map_member(f, need, err) : map_new(f, need, more, err);
 	if (rc == 0)
-		*base = f->map->base;
+		*base = f->map->base + f->map->skip;
 	pthread_mutex_unlock(&f->lock);
 	return rc;
 }

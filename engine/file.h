@@ -11,12 +11,14 @@
 struct npki_mapping {
 	uint8_t *base;
 	size_t len;
+	size_t skip; /* bytes before the first one, of a member of a package: maps begin at pages */
 	struct npki_mapping *older;
 };
 
 struct npki_file {
 	_Atomic uint32_t refs;
-	int dirfd; /* the store's; the file's holders hold the store */
+	int dirfd;                  /* the store's; the file's holders hold the store */
+	struct npki_packed *packed; /* the file is a member of this package; NULL: of the directory */
 	char *path;
 	struct npki_file_id id; /* as it was when its size was checked */
 	pthread_mutex_t lock;

@@ -1,6 +1,7 @@
 /* gen.c - loading a generation: the entry, the data files and the bitmap must fit together, or the array is damaged. */
 #include "bitmap.h"
 #include "manifest.h"
+#include "pkg_store.h"
 #include "store.h"
 #include "text.h"
 #include "wire.h"
@@ -81,17 +82,37 @@ static int damaged_if_missing(int rc, struct npk_err *err)
 	return rc == -ENOENT ? -EUCLEAN : rc;
 }
 
+/* Looks at a data file; of a package's member `st` has the size, and the owner and mode of the package. */
+static int look_at(struct npk_store *s, const char *path, struct stat *st, struct npk_err *err)
+{
+	const struct npki_member *m;
+	int fd, rc;
+
+	if (!s->packed) {
+		rc = npki_open_file(s->dirfd, path, &fd, st, err);
+		if (rc == 0)
+			close(fd);
+		return rc;
+	}
+	m = npki_package_find(npki_packed_package(s->packed), path);
+	if (!m)
+		return npk_fail(err, ENOENT, "%.300s: is not in the package", path);
+	*st = npki_packed_package(s->packed)->st;
+	st->st_size = (off_t)m->original;
+	st->st_blocks = (blkcnt_t)((m->len + 511) / 512);
+	return 0;
+}
+
 static int add_data_file(
 	struct npk_gen *g, const char *path, uint64_t nslots, uint64_t need, uint64_t *size, struct npk_err *err)
 {
 	struct npki_seg *seg = &g->seg[g->nsegs];
 	struct npki_file_id id;
 	struct stat st;
-	int fd, rc = damaged_if_missing(npki_open_file(g->store->dirfd, path, &fd, &st, err), err);
+	int rc = damaged_if_missing(look_at(g->store, path, &st, err), err);
 
 	if (rc != 0)
 		return rc;
-	close(fd);
 	if ((uint64_t)st.st_size < need)
 		return npk_fail(err, EUCLEAN, "%.300s: byte %jd: the file ends here, the shape needs %" PRIu64 " bytes",
 			path, (intmax_t)st.st_size, need);
@@ -101,6 +122,7 @@ static int add_data_file(
 	rc = npki_file_new(&seg->file, g->store->dirfd, path, &id, err);
 	if (rc != 0)
 		return rc;
+	seg->file->packed = g->store->packed;
 	seg->first = g->nsegs ? seg[-1].first + seg[-1].nslots : 0;
 	seg->nslots = nslots;
 	g->nsegs++;
@@ -169,6 +191,7 @@ static int load_manifest(struct npk_gen *g, const struct npki_entry *e, uint64_t
 
 struct bitmap_read {
 	int fd;
+	uint64_t begin; /* of the bitmap in the file, when that is a package */
 	uint64_t words_at;
 	const char *path;
 	struct npk_err *err;
@@ -177,7 +200,7 @@ struct bitmap_read {
 static int read_words(void *ctx, uint64_t first, uint64_t *words, size_t nwords)
 {
 	struct bitmap_read *r = ctx;
-	int rc = npki_pread_all(r->fd, words, nwords * 8, r->words_at + first / 8, r->path, r->err);
+	int rc = npki_pread_all(r->fd, words, nwords * 8, r->begin + r->words_at + first / 8, r->path, r->err);
 
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 	for (size_t i = 0; i < nwords && rc == 0; i++)
@@ -194,7 +217,7 @@ static int read_bitmap(struct npk_gen *g, struct bitmap_read *r, const struct st
 	uint8_t head[NPKI_BITMAP_HEAD] = {0};
 	uint64_t len = (uint64_t)st->st_size;
 	bool padding = false;
-	int rc = npki_pread_all(r->fd, head, len < sizeof(head) ? (size_t)len : sizeof(head), 0, r->path, err);
+	int rc = npki_pread_all(r->fd, head, len < sizeof(head) ? (size_t)len : sizeof(head), r->begin, r->path, err);
 
 	if (rc == 0)
 		rc = npki_bitmap_form(head, len, g->info.slots, held, r->path, &form, notes, err);
@@ -262,6 +285,26 @@ static void use_live(struct npk_gen *g)
 	}
 }
 
+/* A package's bitmap does not change. */
+static int load_packed_bitmap(
+	struct npk_gen *g, const char *path, uint64_t held, struct npki_notes *notes, struct npk_err *err)
+{
+	struct bitmap_read r = {.path = path, .err = err};
+	struct npki_file_id none = {0};
+	struct stat st = {0};
+	uint64_t len;
+	int rc = npki_packed_member(g->store->packed, path, &r.fd, &r.begin, &len, err);
+
+	if (rc == -ENOENT)
+		return add_source(g, path, &none, err);
+	if (rc != 0)
+		return rc;
+	st.st_size = (off_t)len;
+	rc = read_bitmap(g, &r, &st, held, notes, err);
+	close(r.fd);
+	return rc;
+}
+
 static int load_rows(
 	struct npk_gen *g, const struct npki_layout *from, uint64_t held, struct npki_notes *notes, struct npk_err *err)
 {
@@ -281,7 +324,7 @@ static int load_rows(
 	}
 	if (asprintf(&path, "deleted_%s.npkb", g->name) < 0)
 		return no_memory(g, err);
-	rc = load_bitmap(g, path, held, notes, err);
+	rc = g->store->packed ? load_packed_bitmap(g, path, held, notes, err) : load_bitmap(g, path, held, notes, err);
 	free(path);
 	if (rc != 0)
 		return rc;
@@ -462,6 +505,8 @@ static bool is_same(struct npk_gen *g, const char *path, const struct npki_file_
 
 bool npki_gen_is_current(struct npk_gen *g)
 {
+	if (g->store->packed)
+		return true;
 	for (size_t i = 0; i < g->nsegs; i++)
 		if (!is_same(g, g->seg[i].file->path, &g->seg[i].file->id))
 			return false;

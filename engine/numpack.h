@@ -129,6 +129,12 @@ struct npk_view;  /* a selection of rows and columns of a generation */
  * the metadata is damaged, or missing beside data files. The caller owns *out and ends it with npk_store_close(). */
 int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err);
 void npk_store_close(struct npk_store *s);
+/* A package (.npkg) as a store that is only read. Arrays that are stored as they are, are mapped where they lie, at any
+ * alignment; a compressed one is unpacked once, when its rows are first wanted, into a file without a name in `cache_dir`
+ * (NULL: $TMPDIR or /var/tmp). The package's checksum is of all its files and is not compared: npk_package_verify(). Opening a
+ * file with npk_store_open() and NPK_RDONLY does the same, with NULL. */
+int npk_store_open_package(struct npk_store **out, const char *path, const char *cache_dir, struct npk_err *err);
+bool npk_store_is_package(const struct npk_store *s);
 
 struct npk_store_info {
 	uint64_t narrays;          /* the damaged ones included */

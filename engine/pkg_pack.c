@@ -222,7 +222,7 @@ static int take_moment(struct npk_store *s, struct moment *m, struct npk_err *er
 		if (rc != 0)
 			continue;
 		rc = gather_all(again, m, err);
-		rest = at_rest(again, rc != 0);
+		rest = again->packed || at_rest(again, rc != 0);
 		npk_store_close(again); /* generations live on */
 	}
 	if (rc == 0 && !ours && !rest)

@@ -1,4 +1,5 @@
 /* store.c - an open directory: its table of arrays, and taking over what another process changed. */
+#include "pkg_store.h"
 #include "writer.h"
 
 #include <dirent.h>
@@ -472,12 +473,38 @@ static int take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, co
 	return rc == 0 ? 0 : npk_fail(err, ENOMEM, NPKI_META_FILE ": no memory for the list of arrays");
 }
 
+/* A package without metadata has no arrays, and then no file either. */
+static int read_packed_metadata(struct npk_store *s, uint8_t **buf, size_t *len, struct npk_err *err)
+{
+	const struct npk_package *p = npki_packed_package(s->packed);
+	uint64_t off, size;
+	int fd, rc;
+
+	if (p->info.nfiles == 0)
+		return 0;
+	rc = npki_packed_member(s->packed, NPKI_META_FILE, &fd, &off, &size, err);
+	if (rc == -ENOENT)
+		return npk_fail(err, EUCLEAN, NPKI_META_FILE ": is missing beside %.200s", p->member[0].name);
+	if (rc != 0)
+		return rc;
+	*buf = size <= META_MAX ? malloc((size_t)size + 1) : NULL;
+	if (!*buf)
+		rc = npk_fail(err, size <= META_MAX ? ENOMEM : EUCLEAN,
+			NPKI_META_FILE ": %" PRIu64 " bytes are too many", size);
+	if (rc == 0)
+		rc = npki_pread_all(fd, *buf, (size_t)size, off, NPKI_META_FILE, err);
+	*len = (size_t)size;
+	close(fd);
+	return rc;
+}
+
 int npki_reload_metadata(struct npk_store *s, struct npk_err *err)
 {
-	struct npki_file_id id;
+	struct npki_file_id id = {0};
 	uint8_t *buf = NULL;
 	size_t len = 0;
-	int rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+	int rc = s->packed ? read_packed_metadata(s, &buf, &len, err)
+			   : npki_read_metadata(s->dirfd, &buf, &len, &id, err);
 
 	if (rc == 0)
 		rc = take_metadata(s, buf, len, &id, s->telling, err);
@@ -512,16 +539,10 @@ static int look_behind(struct npk_store *s, struct npk_err *err)
 	return rc == 0 ? npki_replay_readonly(s, err) : rc;
 }
 
-int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
+static int new_store(struct npk_store **out, const char *path, struct npk_err *err)
 {
-	bool write = flags & NPK_RDWR;
-	struct npk_store *s;
-	int rc;
+	struct npk_store *s = calloc(1, sizeof(*s));
 
-	if ((flags & ~(NPK_RDONLY | NPK_RDWR | NPK_CREATE)) || !(flags & (NPK_RDONLY | NPK_RDWR)) ||
-		((flags & NPK_RDONLY) && (flags & ~NPK_RDONLY)))
-		return npk_fail(err, EINVAL, "%.300s: flags 0x%x make no sense", path, flags);
-	s = calloc(1, sizeof(*s));
 	if (s)
 		s->path = strdup(path);
 	if (!s || !s->path) {
@@ -533,6 +554,57 @@ int npk_store_open(struct npk_store **out, const char *path, unsigned flags, str
 	s->dirfd = -1;
 	pthread_mutex_init(&s->refresh_lock, NULL);
 	pthread_rwlock_init(&s->table_lock, NULL);
+	*out = s;
+	return 0;
+}
+
+int npk_store_open_package(struct npk_store **out, const char *path, const char *cache_dir, struct npk_err *err)
+{
+	struct npk_store *s;
+	int rc = new_store(&s, path, err);
+
+	if (rc != 0)
+		return rc;
+	rc = npki_packed_open(&s->packed, path, cache_dir, err);
+	if (rc == 0) {
+		s->dirfd = fcntl(npki_packed_package(s->packed)->fd, F_DUPFD_CLOEXEC, 0);
+		rc = s->dirfd < 0 ? npk_fail(err, errno, "%s", strerror(errno)) : npki_reload_metadata(s, err);
+		if (rc != 0)
+			npk_err_context(err, rc, "%.300s", path);
+	}
+	if (rc != 0)
+		npk_store_close(s);
+	else
+		*out = s;
+	return rc;
+}
+
+bool npk_store_is_package(const struct npk_store *s)
+{
+	return s->packed != NULL;
+}
+
+static bool is_regular(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err)
+{
+	bool write = flags & NPK_RDWR;
+	struct npk_store *s;
+	int rc;
+
+	if ((flags & ~(NPK_RDONLY | NPK_RDWR | NPK_CREATE)) || !(flags & (NPK_RDONLY | NPK_RDWR)) ||
+		((flags & NPK_RDONLY) && (flags & ~NPK_RDONLY)))
+		return npk_fail(err, EINVAL, "%.300s: flags 0x%x make no sense", path, flags);
+	if (flags == NPK_RDONLY && is_regular(path))
+		return npk_store_open_package(out, path, NULL, err);
+	rc = new_store(&s, path, err);
+	if (rc != 0)
+		return rc;
 	rc = open_directory(s, flags, err);
 	if (rc == 0)
 		rc = npki_reload_metadata(s, err);
@@ -564,6 +636,7 @@ void npki_store_put(struct npk_store *s)
 		return;
 	if (!base) {
 		npki_writer_free(s);
+		npki_packed_close(s->packed);
 		if (s->dirfd >= 0)
 			close(s->dirfd);
 	}
@@ -812,6 +885,8 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 	bool same;
 	int rc;
 
+	if (s->packed) /* never changes */
+		return 0;
 	if (s->writer && s->writer->jfd >= 0) /* what is in memory is newer than what is on disk, and ours */
 		return 0;
 	rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);

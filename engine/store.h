@@ -75,6 +75,7 @@ struct npk_store {
 	char *path;
 	int dirfd;
 	unsigned flags;
+	struct npki_packed *packed; /* a package; NULL: a directory. dirfd is then a descriptor of the file */
 	struct npki_writer *writer; /* NULL in a store that was opened to read; that of `base` in a transaction's */
 	struct npk_store *base;     /* counted: this is the inside of a transaction on it; else NULL */
 	struct npk_txn *txn;        /* then that; its users hold it */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME_MAX_WRITE 239 /* bytes of a name that every later operation of NumPack can work with */
@@ -230,8 +231,13 @@ int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *
 	struct used_files u = {0};
 	struct npk_store *s;
 	struct npk_err why;
-	int rc = npk_store_open(&s, path, NPK_RDONLY, &why);
+	struct stat st;
+	int rc;
 
+	if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) /* which files a store has is no question to a package */
+		return npk_fail(
+			err, ENOTDIR, "%.300s: is no directory; a package is checked by npk pkginfo --check", path);
+	rc = npk_store_open(&s, path, NPK_RDONLY, &why);
 	if (rc == -EUCLEAN) {
 		npki_note(&notes, NPK_DAMAGE, "%s", why.msg);
 		*ndamage = notes.ndamage;

@@ -29,6 +29,8 @@ static void stat_store(struct npkfs_session *s, struct stat *st)
 	st->st_uid = dir.st_uid;
 	st->st_gid = dir.st_gid;
 	st->st_mode = dir.st_mode & 0777;
+	if (npk_store_is_package(s->store)) /* who may read the file may look into it */
+		st->st_mode |= (dir.st_mode & 0444) >> 2;
 	st->st_mtim = st->st_ctim = st->st_atim = dir.st_mtim;
 }
 

@@ -226,6 +226,7 @@ void npkfs_config_fini(struct npkfs_config *c)
 	free(c->store);
 	free(c->mountpoint);
 	free(c->log_file);
+	free(c->cache_dir);
 	for (unsigned i = 0; i < NPKFS_SETTINGS; i++)
 		free(c->origin[i]);
 	*c = (struct npkfs_config){0};

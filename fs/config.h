@@ -17,7 +17,7 @@ enum npkfs_sync {
 	NPKFS_SYNC_FSYNC   /* at fsync only */
 };
 
-#define NPKFS_SETTINGS 22 /* rows of the table in settings.c */
+#define NPKFS_SETTINGS 23 /* rows of the table in settings.c */
 
 struct npkfs_config {
 	char *store;      /* absolute path */
@@ -50,6 +50,7 @@ struct npkfs_config {
 	bool sandbox;         /* give up what serving does not need */
 	unsigned autocompact; /* percent of deleted rows from which on arrays are compacted; 0: never */
 	int log_level;        /* enum npkfs_level */
+	char *cache_dir;      /* of packages; NULL: the directory of temporary files */
 	char *log_file;       /* NULL: stderr with -f or -d, else syslog */
 
 	char *origin[NPKFS_SETTINGS]; /* where the value comes from, "/etc/numpackfs.conf:3"; NULL: built-in */

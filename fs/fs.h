@@ -26,6 +26,7 @@ struct npkfs_search_cache;
 struct npkfs_session {
 	const struct npkfs_config *config;
 	struct npk_store *store;
+	char *cache_dir; /* of a package: where its arrays are unpacked; else NULL */
 	struct fuse_session *fuse;
 	time_t started;
 

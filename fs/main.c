@@ -43,7 +43,7 @@ static void show_version(void)
 	printf("numpackfs %s\nlibfuse %s\n", npk_version(), fuse_pkgversion());
 	fflush(stdout);
 	fuse_lowlevel_version(); /* prints the protocol's version, and asks fusermount3 for its own */
-	printf("codecs: none, arrays are stored as they are\n");
+	printf("codecs: zstd, zlib and none in packages; arrays of a store are as they are\n");
 }
 
 /* Array data has no place in a core file. Not PR_SET_DUMPABLE: it would take /proc/PID away from the user who mounted. */

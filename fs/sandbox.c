@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -69,7 +70,12 @@ static int allow_log(int ruleset, uint64_t known, const char *file, struct npk_e
 
 static int allow_all(int ruleset, uint64_t known, const struct npkfs_sandbox *box, struct npk_err *err)
 {
-	int rc = allow_fd(ruleset, known, box->store, box->write ? READ | WRITE : READ);
+	struct stat st;
+	bool package = fstat(box->store, &st) == 0 && S_ISREG(st.st_mode); /* of a file there are fewer rights */
+	int rc = allow_fd(ruleset, known, box->store,
+		package      ? LANDLOCK_ACCESS_FS_READ_FILE
+		: box->write ? READ | WRITE
+			     : READ);
 
 	if (rc != 0)
 		return npk_fail(err, -rc, "sandbox: the store's directory: %s", strerror(-rc));

@@ -9,7 +9,7 @@
 #include <numpack.h>
 
 struct npkfs_sandbox {
-	int store;            /* descriptor of the store's directory */
+	int store;            /* descriptor of the store's directory, or of a package */
 	bool write;           /* it may be changed */
 	const char *log_file; /* may be opened anew, or NULL */
 	const char *dir;      /* a further directory that may be written to, or NULL */

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "names.h"
 #include "ops.h"
+#include "package.h"
 #include "sandbox.h"
 #include "search.h"
 #include "unmounter.h"
@@ -58,14 +59,15 @@ static int open_store(struct npkfs_session *s, struct npk_err *err)
 	const struct npkfs_config *c = s->config;
 	struct npk_store_info info;
 	unsigned flags = c->ro ? NPK_RDONLY : c->create ? NPK_RDWR | NPK_CREATE : NPK_RDWR;
-	int rc = npk_store_open(&s->store, c->store, flags, err);
+	bool package = npkfs_is_package(c->store);
+	int rc = package ? npkfs_package_open(s, err) : npk_store_open(&s->store, c->store, flags, err);
 
 	if (rc == 0)
 		rc = npk_guard_install(err);
 	if (rc != 0)
 		return rc;
 	npk_store_info(s->store, &info);
-	s->rw = !c->ro && !info.read_only;
+	s->rw = !c->ro && !package && !info.read_only;
 	if (s->rw)
 		rc = become_writer(s, err);
 	if (rc == -EROFS) { /* as mount(8) does with a device that is write-protected */
@@ -183,6 +185,7 @@ int npkfs_session_confine(struct npkfs_session *s, struct npk_err *err)
 		.store = npk_store_dirfd(s->store),
 		.write = s->rw,
 		.log_file = c->log_file,
+		.dir = s->cache_dir,
 		.read_ahead = c->read_ahead_kb != 0,
 	};
 	bool files;
@@ -273,6 +276,7 @@ void npkfs_session_close(struct npkfs_session *s)
 		close(s->event_fd);
 	if (s->quit_fd >= 0)
 		close(s->quit_fd);
+	free(s->cache_dir);
 	free(s);
 }
 

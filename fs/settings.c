@@ -55,9 +55,11 @@ static const struct npkfs_setting settings[] = {
 		"autocompact=PERCENT", "compact arrays of whose rows so many are deleted"},
 	{"sandbox", &npkfs_kind_bool, AT(sandbox), 0, 0, BOOL, "sandbox",
 		"give up all rights that serving does not need (built-in: on)"},
+	{"cache_dir", &npkfs_kind_path, AT(cache_dir), 0, 0, "an absolute path, or default", "cache_dir=PATH",
+		"where arrays of a package are unpacked; default is $TMPDIR or /var/tmp"},
 	{"log_level", &npkfs_kind_level, AT(log_level), 0, 0, "error, warn, info, debug or trace", "log_level=LEVEL",
 		"error, warn, info, debug or trace"},
-	{"log_file", &npkfs_kind_log_file, AT(log_file), 0, 0, "an absolute path, or default", "log_file=PATH",
+	{"log_file", &npkfs_kind_path, AT(log_file), 0, 0, "an absolute path, or default", "log_file=PATH",
 		"log there; default is stderr with -f or -d, else syslog"},
 };
 _Static_assert(sizeof settings / sizeof settings[0] == NPKFS_SETTINGS, "config.h counts the settings");

@@ -267,11 +267,10 @@ static void print_level(const struct npkfs_config *c, const struct npkfs_setting
 	npk_text_printf(out, "%s", levels[c->log_level]);
 }
 
-static int parse_log_file(struct npkfs_config *c, const struct npkfs_setting *s, const char *value)
+static int parse_path(struct npkfs_config *c, const struct npkfs_setting *s, const char *value)
 {
-	char *copy = NULL;
+	char **field = (char **)((char *)c + s->at), *copy = NULL;
 
-	(void)s;
 	if (strcmp(value, "default") != 0) {
 		if (*value != '/')
 			return -EINVAL;
@@ -279,15 +278,16 @@ static int parse_log_file(struct npkfs_config *c, const struct npkfs_setting *s,
 		if (copy == NULL)
 			return -ENOMEM;
 	}
-	free(c->log_file);
-	c->log_file = copy;
+	free(*field);
+	*field = copy;
 	return 0;
 }
 
-static void print_log_file(const struct npkfs_config *c, const struct npkfs_setting *s, struct npk_text *out)
+static void print_path(const struct npkfs_config *c, const struct npkfs_setting *s, struct npk_text *out)
 {
-	(void)s;
-	for (const char *p = c->log_file != NULL ? c->log_file : "default"; *p != '\0'; p++)
+	const char *path = *(char *const *)((const char *)c + s->at);
+
+	for (const char *p = path != NULL ? path : "default"; *p != '\0'; p++)
 		npk_text_printf(out, (unsigned char)*p < ' ' ? "\\x%02x" : "%c", (unsigned char)*p);
 }
 
@@ -302,4 +302,4 @@ const struct npkfs_kind npkfs_kind_uid = {parse_uid, print_id};
 const struct npkfs_kind npkfs_kind_gid = {parse_gid, print_id};
 const struct npkfs_kind npkfs_kind_umask = {parse_umask, print_umask};
 const struct npkfs_kind npkfs_kind_level = {parse_level, print_level};
-const struct npkfs_kind npkfs_kind_log_file = {parse_log_file, print_log_file};
+const struct npkfs_kind npkfs_kind_path = {parse_path, print_path};

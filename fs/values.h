@@ -15,7 +15,7 @@ struct npkfs_kind {
 
 extern const struct npkfs_kind npkfs_kind_bool, npkfs_kind_watch, npkfs_kind_seconds, npkfs_kind_unsigned,
 	npkfs_kind_size, npkfs_kind_header, npkfs_kind_uid, npkfs_kind_gid, npkfs_kind_umask, npkfs_kind_level,
-	npkfs_kind_log_file, npkfs_kind_sync;
+	npkfs_kind_path, npkfs_kind_sync;
 
 struct npkfs_setting {
 	const char *name;

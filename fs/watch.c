@@ -74,7 +74,7 @@ struct watch {
 
 bool npkfs_watch_wanted(const struct npkfs_session *s)
 {
-	return s->config->watch != NPKFS_WATCH_OFF && !s->rw;
+	return s->config->watch != NPKFS_WATCH_OFF && !s->rw && !npk_store_is_package(s->store);
 }
 
 static void start_watch(struct watch *w)

@@ -3,7 +3,7 @@
 _numpackfs() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} head item
 	local options="ro rw create drop_if_exists sync= commit= lock_timeout= staging_ttl= show_control allow_other watch= attr_ttl= threads= ctl_max= header= read_ahead_kb= uid= gid= umask=
-		autocompact= sandbox log_level= log_file="
+		autocompact= sandbox cache_dir= log_level= log_file="
 
 	# "watch=poll:5" arrives as several words: COMP_WORDBREAKS holds = and :. The list is glued together again.
 	local i=$COMP_CWORD list=$cur
@@ -22,6 +22,7 @@ _numpackfs() {
 		log_level=*) COMPREPLY=($(compgen -W "error warn info debug trace" -- "${item#*=}")) ;;
 		uid=*) COMPREPLY=($(compgen -u -- "${item#*=}")) ;;
 		gid=*) COMPREPLY=($(compgen -g -- "${item#*=}")) ;;
+		cache_dir=*) COMPREPLY=($(compgen -d -- "${item#*=}")) ;;
 		log_file=*) COMPREPLY=($(compgen -f -- "${item#*=}")) ;;
 		*=*) ;;
 		*)

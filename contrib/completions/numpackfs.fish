@@ -29,6 +29,7 @@ function __numpackfs_options
             "umask=|permission bits to take away" \
             "autocompact=|compact arrays of whose rows so many percent are deleted" \
             "sandbox|give up what serving does not need" \
+            "cache_dir=|where arrays of a package are unpacked" \
             "log_level=error|errors only" \
             "log_level=warn|and warnings" \
             "log_level=info|and events" \

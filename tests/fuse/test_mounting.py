@@ -17,7 +17,7 @@ import pytest
 from harness import PATIENCE, ROOT, clean_environment, copy_golden, mounted, program, require_fuse, wait_for
 
 SETTINGS = ["ro", "create", "drop_if_exists", "sync", "commit", "lock_timeout", "staging_ttl", "show_control", "allow_other", "watch", "attr_ttl", "threads", "ctl_max", "header", "read_ahead_kb", "uid",
-            "gid", "umask", "autocompact", "sandbox", "log_level", "log_file"]
+            "gid", "umask", "autocompact", "sandbox", "cache_dir", "log_level", "log_file"]
 LIFE = 150
 
 

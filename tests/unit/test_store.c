@@ -203,7 +203,7 @@ TEST(what_cannot_be_opened)
 	T_CHECK(npk_store_open(&s, path_of(dir, "none"), NPK_RDONLY, &err) == -ENOENT);
 	T_CHECKF(strstr(err.msg, dir), "%s", err.msg);
 	mk_file(dir, "file", "x", 1);
-	T_CHECK(npk_store_open(&s, path_of(dir, "file"), NPK_RDONLY, &err) == -ENOTDIR && s == NULL);
+	T_CHECK(npk_store_open(&s, path_of(dir, "file"), NPK_RDONLY, &err) == -EUCLEAN && s == NULL);
 }
 
 /* Data files without metadata are never taken for an empty store. */
