@@ -42,8 +42,7 @@ int npkt_same_rows(
 	return rc;
 }
 
-/* Every stream of the file is one append. */
-static int append(struct npk_store *s, struct npkt_input *in, const char *name, struct npk_err *err)
+int npkt_append_source(struct npk_store *s, struct npkt_input *in, const char *name, struct npk_err *err)
 {
 	struct npk_array *array = NULL;
 	struct npk_source_array a;
@@ -80,7 +79,7 @@ static int append_word(struct npk_store *s, const char *word, struct npk_err *er
 	if (rc == 0)
 		rc = npkt_input_open(&in, file, &how, err);
 	if (rc == 0)
-		rc = append(s, &in, name, err);
+		rc = npkt_append_source(s, &in, name, err);
 	npkt_input_close(&in);
 	free(name);
 	return rc;

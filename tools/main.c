@@ -38,6 +38,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_clone,
 	&npkt_rename,
 	&npkt_reset,
+	&npkt_batch,
 	&npkt_import,
 	&npkt_export,
 	&npkt_verify,

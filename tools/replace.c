@@ -45,7 +45,8 @@ static int check_count(const struct npkt_input *in, const struct npk_source_arra
 		in->file, a->shape.dim[0], n);
 }
 
-static int replace(struct npk_array *array, struct npkt_input *in, const struct npkt_args *args, struct npk_err *err)
+int npkt_replace_source(
+	struct npk_array *array, struct npkt_input *in, const char *sel, bool atomic, struct npk_err *err)
 {
 	struct npkt_rows rows = {0};
 	struct npk_source_array a;
@@ -59,7 +60,7 @@ static int replace(struct npk_array *array, struct npkt_input *in, const struct 
 	if (rc == 0)
 		rc = npkt_same_rows(in->file, &a, npk_gen_info(g), err);
 	if (rc == 0)
-		rc = list_rows(g, args->opt[ROWS], &list, &n, err);
+		rc = list_rows(g, sel, &list, &n, err);
 	if (rc == 0)
 		rc = check_count(in, &a, n, err);
 	if (rc == 0)
@@ -67,7 +68,7 @@ static int replace(struct npk_array *array, struct npkt_input *in, const struct 
 	if (rc == 0)
 		rc = npkt_input_no_more(in, err);
 	if (rc == 0 && n > 0)
-		rc = npk_array_replace(array, list, (size_t)n, rows.p, args->opt[ATOMIC] ? NPK_REPLACE_ATOMIC : 0, err);
+		rc = npk_array_replace(array, list, (size_t)n, rows.p, atomic ? NPK_REPLACE_ATOMIC : 0, err);
 	free(list);
 	npkt_rows_unmap(&rows);
 	npk_gen_put(g);
@@ -91,7 +92,7 @@ static int run(const struct npkt_args *args)
 	if (rc == 0)
 		rc = npkt_input_open(&in, args->operand[2], &how, &err);
 	if (rc == 0)
-		rc = replace(array, &in, args, &err);
+		rc = npkt_replace_source(array, &in, args->opt[ROWS], args->opt[ATOMIC], &err);
 	npkt_input_close(&in);
 	npk_array_put(array);
 	return npkt_change_end(&c, rc, &err);

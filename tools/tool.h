@@ -61,6 +61,7 @@ extern const struct npkt_cmd npkt_pkginfo;
 extern const struct npkt_cmd npkt_import;
 extern const struct npkt_cmd npkt_export;
 extern const struct npkt_cmd npkt_verify;
+extern const struct npkt_cmd npkt_batch;
 extern const struct npkt_cmd npkt_umount;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
@@ -168,6 +169,12 @@ void npkt_rows_unmap(struct npkt_rows *r);
 /* -EINVAL when the dtype or the shape of a row of `a` is not that of the array. */
 int npkt_same_rows(
 	const char *file, const struct npk_source_array *a, const struct npk_gen_info *g, struct npk_err *err);
+
+/* Adds the rows of every stream that is left in the input. */
+int npkt_append_source(struct npk_store *s, struct npkt_input *in, const char *name, struct npk_err *err);
+/* The rows that `sel` names (NULL: all) get those of the input's only array. */
+int npkt_replace_source(
+	struct npk_array *array, struct npkt_input *in, const char *sel, bool atomic, struct npk_err *err);
 
 /* "NAME=FILE", or "FILE.npy" for an array of that name. *name is malloc'd. */
 int npkt_take_word(const char *word, const char *suffix, char **name, const char **file, struct npk_err *err);

@@ -339,3 +339,44 @@ def test_a_read_only_directory_says_so(store):
         assert "s.npk" in refused(FAILED, "clone", path, "x", "z")
     finally:
         os.chmod(path, 0o755)
+
+
+# --- batch ------------------------------------------------------------------------------------------------------------
+
+
+def payload(line, a):
+    data = npy_bytes(a)
+    return f"{line} npy={len(data)}\n".encode() + data
+
+
+def test_batch_runs_a_script_as_one_change(store):
+    path, arrays = store
+    x, y = arrays["x"], arrays["y"]
+    script = b"# a comment\n\n" + payload('save "a b"', np.arange(3)) + payload("append y", np.arange(2)) + \
+        payload("replace x rows=1,3", x[:2]) + payload("replace x rows=-1 atomic", x[5:6]) + \
+        b"drop x y rows=0:2\ncompact x\nclone y z\nrename c \"c c\"\n"
+    good("batch", path, input=script)
+    want = x.copy()
+    want[[1, 3]], want[-1] = x[:2], x[5]
+    assert names(path) == ["a b", "c c", "x", "y", "z"]
+    same(get(path, "a b"), np.arange(3))
+    same(get(path, "x"), want[2:])
+    same(get(path, "y"), np.concatenate([y, np.arange(2)])[2:])
+    same(get(path, "z"), get(path, "y"))
+    same(get(path, "c c"), arrays["c"])
+    clean(path)
+    good("batch", path, input=b"reset confirm=s.npk")
+    assert names(path) == []
+
+
+@pytest.mark.parametrize("line,why", [
+    (b"frobnicate x", "no command"), (b"drop x", "say: drop"), (b"drop x y", "say: drop"), (b"drop nope rows=0", "nope"),
+    (b"drop x rows=99", "99"), (b"clone x", "say: clone"), (b"clone x y", "exists"), (b"rename x y", "exists"), (b'clone "x z', "quote"),
+    (b"reset confirm=other", "confirm=s.npk"), (b"save a npy=x", "npy=BYTES"), (b"save a npy=10\nabc", "before its payload"),
+    (b"append y npy=3\nabc", ""), (b"replace x rows=0 quickly npy=3\nabc", "say: replace"), (b"clone x z\0", "NUL"), (b"compact nope", "nope"),
+])
+def test_a_script_with_a_mistake_does_nothing(store, line, why):
+    path, _ = store
+    with unchanged(path):
+        told = refused(FAILED, "batch", path, input=b"drop x rows=0\nclone y new\n" + line + b"\n")
+        assert why in told and "line 3" in told
