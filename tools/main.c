@@ -45,6 +45,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_pack,
 	&npkt_unpack,
 	&npkt_pkginfo,
+	&npkt_stats,
 	&npkt_umount,
 	&npkt_help,
 };

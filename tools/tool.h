@@ -62,6 +62,7 @@ extern const struct npkt_cmd npkt_import;
 extern const struct npkt_cmd npkt_export;
 extern const struct npkt_cmd npkt_verify;
 extern const struct npkt_cmd npkt_batch;
+extern const struct npkt_cmd npkt_stats;
 extern const struct npkt_cmd npkt_umount;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */

@@ -341,6 +341,18 @@ def test_a_read_only_directory_says_so(store):
         os.chmod(path, 0o755)
 
 
+def test_stats_are_the_mounts(store, mount):
+    path, arrays = store
+    require_fuse()
+    assert "is not mounted" in refused(FAILED, "stats", path)
+    with mount(path) as m:
+        before = json.loads(good("stats", m.path))
+        (m.path / "x.npy").read_bytes()
+        after = json.loads(good("stats", path))
+        assert before.keys() == after.keys() == json.loads((m.path / ".numpack" / "stats").read_text()).keys()
+        assert before != after
+
+
 # --- batch ------------------------------------------------------------------------------------------------------------
 
 
