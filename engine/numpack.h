@@ -379,7 +379,8 @@ void npk_npz_close(struct npk_npz *z);
 
 /* How long the first change waits for another writer to finish; 10,000 by default. */
 void npk_store_lock_timeout(struct npk_store *s, unsigned ms);
-/* What the lock file says of us beside process and host, such as a mountpoint. Borrowed for the call. */
+/* What the lock file says of us beside process and host, such as a mountpoint. Borrowed for the call. A lock that is held
+ * already says it from now on, with the process that calls: a daemon's is another one after it forked. */
 int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *err);
 /* Becomes the writer now. */
 int npk_store_lock(struct npk_store *s, struct npk_err *err);

@@ -19,6 +19,7 @@ void npk_store_lock_timeout(struct npk_store *s, unsigned ms)
 int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *err)
 {
 	char *copy = strdup(text);
+	int rc = 0;
 
 	if (!copy || !s->writer) {
 		free(copy);
@@ -28,8 +29,10 @@ int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *e
 	pthread_mutex_lock(&s->writer->lock);
 	free(s->writer->owner);
 	s->writer->owner = copy;
+	if (s->writer->lock_fd >= 0)
+		rc = npki_write_owner(s->writer, s->writer->lock_fd, err);
 	pthread_mutex_unlock(&s->writer->lock);
-	return 0;
+	return rc;
 }
 
 int npk_store_lock(struct npk_store *s, struct npk_err *err)

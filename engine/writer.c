@@ -158,7 +158,7 @@ static int try_lock(int fd)
 	return fcntl(fd, F_OFD_SETLK, &l) == 0 ? 0 : -errno;
 }
 
-static int write_owner(const struct npki_writer *w, int fd, struct npk_err *err)
+int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err)
 {
 	char host[128] = "", text[512];
 	int n;
@@ -188,7 +188,7 @@ static int take_lock(struct npk_store *s, struct npk_err *err)
 		waited += LOCK_POLL_MS;
 	}
 	if (rc == 0)
-		rc = write_owner(w, fd, err);
+		rc = npki_write_owner(w, fd, err);
 	else
 		npk_fail(err, -rc, NPKI_LOCK ": cannot be locked: %s", strerror(-rc));
 	if (rc != 0) {

@@ -82,6 +82,8 @@ struct npki_writer {
 	bool cannot_share;    /* the filesystem has no copies that share blocks */
 };
 
+/* What the lock file says of us. Under w->lock, or before anybody else has `w`. */
+int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err);
 int npki_writer_new(struct npk_store *s, struct npk_err *err);
 void npki_writer_free(struct npk_store *s);
 

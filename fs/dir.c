@@ -15,12 +15,13 @@
 
 struct npkfs_dir {
 	struct npkfs_session *s;
-	struct npkfs_node *node; /* a reference */
-	pthread_mutex_t lock;    /* the kernel reads one directory handle from several threads */
-	struct npk_text names;   /* lock */
-	bool listed;             /* lock */
-	uint64_t epoch;          /* lock: before the listing was taken */
-	bool finished;           /* lock */
+	struct npkfs_node *node;       /* a reference */
+	struct npkfs_dir *prev, *next; /* of the session's list */
+	pthread_mutex_t lock;          /* the kernel reads one directory handle from several threads */
+	struct npk_text names;         /* lock */
+	bool listed;                   /* lock */
+	uint64_t epoch;                /* lock: before the listing was taken */
+	bool finished;                 /* lock */
 };
 
 void npkfs_dir_add(struct npk_text *names, const char *name, mode_t kind)
@@ -38,16 +39,36 @@ int npkfs_dir_open(struct npkfs_session *s, struct npkfs_node *node, struct npkf
 	d->s = s;
 	d->node = npkfs_node_ref(&s->inodes, node);
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_lock(&s->open_lock);
+	d->next = s->open_dirs;
+	if (d->next != NULL)
+		d->next->prev = d;
+	s->open_dirs = d;
+	pthread_mutex_unlock(&s->open_lock);
 	*out = d;
 	return 0;
 }
 
 void npkfs_dir_close(struct npkfs_dir *d)
 {
+	pthread_mutex_lock(&d->s->open_lock);
+	if (d->prev != NULL)
+		d->prev->next = d->next;
+	else
+		d->s->open_dirs = d->next;
+	if (d->next != NULL)
+		d->next->prev = d->prev;
+	pthread_mutex_unlock(&d->s->open_lock);
 	npkfs_node_put(&d->s->inodes, d->node);
 	npk_text_fini(&d->names);
 	pthread_mutex_destroy(&d->lock);
 	free(d);
+}
+
+void npkfs_dirs_end(struct npkfs_session *s)
+{
+	while (s->open_dirs != NULL)
+		npkfs_dir_close(s->open_dirs);
 }
 
 /* A damaged array may be repaired behind our back; everything else changes by ways that we hear of. */

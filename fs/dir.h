@@ -11,6 +11,8 @@ void npkfs_dir_add(struct npk_text *names, const char *name, mode_t kind);
 
 int npkfs_dir_open(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_dir **out, struct npk_err *err);
 void npkfs_dir_close(struct npkfs_dir *d);
+/* Closes all of the session. */
+void npkfs_dirs_end(struct npkfs_session *s);
 /* Fills buf with entries from the cookie `off` on; *used says how much. With `plus`, entries carry their nodes, and the
  * kernel's lookup count of each was raised. */
 int npkfs_dir_read(struct npkfs_dir *d, fuse_req_t req, char *buf, size_t size, uint64_t off, bool plus, size_t *used,

@@ -20,6 +20,7 @@
 #include <fuse_lowlevel.h>
 #include <sys/stat.h>
 
+struct npkfs_dir;
 struct npkfs_out;
 struct npkfs_search_cache;
 
@@ -38,6 +39,10 @@ struct npkfs_session {
 	struct npkfs_batches batches;
 	struct npkfs_slow slow;
 	struct npkfs_search_cache *answers;
+
+	pthread_mutex_t open_lock;   /* memory only */
+	struct npkfs_handle *open;   /* open_lock: all handles */
+	struct npkfs_dir *open_dirs; /* open_lock: all directory handles */
 
 	bool rw;                   /* the store may be changed: constant while serving */
 	_Atomic unsigned writable; /* handles of arrays that are O_RDWR */
@@ -95,11 +100,15 @@ struct npkfs_handle_ops {
 struct npkfs_handle {
 	const struct npkfs_handle_ops *ops;
 	struct npkfs_session *s;
-	struct npkfs_node *node; /* a reference of the handle's own */
-	_Atomic unsigned refs;   /* set by op_open() */
-	bool append;             /* O_APPEND: offsets of writes mean nothing */
-	bool direct;             /* FOPEN_DIRECT_IO: nobody holds a page of it while it writes */
+	struct npkfs_node *node;          /* a reference of the handle's own */
+	_Atomic unsigned refs;            /* set by op_open() */
+	struct npkfs_handle *prev, *next; /* of the session's list */
+	bool append;                      /* O_APPEND: offsets of writes mean nothing */
+	bool direct;                      /* FOPEN_DIRECT_IO: nobody holds a page of it while it writes */
 };
+
+/* ops_file.c: closes what the kernel did not release, when the connection has ended. */
+void npkfs_handles_end(struct npkfs_session *s);
 
 struct npkfs_open {
 	int flags; /* of open(2) */

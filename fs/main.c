@@ -90,7 +90,9 @@ static enum npkfs_exit serve(struct npkfs_session *s, struct serving *sv, struct
 	struct npk_err why;
 	int rc, finished;
 
-	rc = confine(s, sv->config, err);
+	rc = npkfs_session_own(s, err);
+	if (rc == 0)
+		rc = confine(s, sv->config, err);
 	if (rc == 0)
 		rc = npkfs_signals_start(s, err);
 	if (rc == 0) {

@@ -18,6 +18,37 @@ static struct npkfs_handle *handle_of(const struct fuse_file_info *fi)
 	return (struct npkfs_handle *)(uintptr_t)fi->fh;
 }
 
+/* --- open handles ------------------------------------------------------------------------------------------------------- */
+
+static void enlist(struct npkfs_handle *h)
+{
+	struct npkfs_session *s = h->s;
+
+	pthread_mutex_lock(&s->open_lock);
+	h->prev = NULL;
+	h->next = s->open;
+	if (h->next != NULL)
+		h->next->prev = h;
+	s->open = h;
+	pthread_mutex_unlock(&s->open_lock);
+	NPKFS_COUNT(s->stats.handles);
+}
+
+static void delist(struct npkfs_handle *h)
+{
+	struct npkfs_session *s = h->s;
+
+	pthread_mutex_lock(&s->open_lock);
+	if (h->prev != NULL)
+		h->prev->next = h->next;
+	else
+		s->open = h->next;
+	if (h->next != NULL)
+		h->next->prev = h->prev;
+	pthread_mutex_unlock(&s->open_lock);
+	NPKFS_ADD(s->stats.handles, -1);
+}
+
 static void put_handle(struct npkfs_handle *h)
 {
 	struct npkfs_session *s = h->s;
@@ -25,9 +56,18 @@ static void put_handle(struct npkfs_handle *h)
 
 	if (atomic_fetch_sub(&h->refs, 1) != 1)
 		return;
+	delist(h);
 	h->ops->close(h);
 	npkfs_node_put(&s->inodes, node);
-	NPKFS_ADD(s->stats.handles, -1);
+}
+
+void npkfs_handles_end(struct npkfs_session *s)
+{
+	while (s->open != NULL) {
+		atomic_store(&s->open->refs, 1);
+		put_handle(s->open);
+	}
+	npkfs_dirs_end(s);
 }
 
 /* What the kernel is told of an open handle. */
@@ -72,7 +112,7 @@ static void answer_open(struct npkfs_request *r, struct fuse_file_info *fi)
 	} else {
 		h->node = npkfs_node_ref(&r->s->inodes, r->node);
 		atomic_init(&h->refs, 1);
-		NPKFS_COUNT(r->s->stats.handles);
+		enlist(h);
 		describe(fi, &o, h);
 		if (fuse_reply_open(r->req, fi) != 0)
 			put_handle(h);
@@ -189,7 +229,7 @@ void npkfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	} else {
 		h->node = node; /* the reference goes over */
 		atomic_init(&h->refs, 1);
-		NPKFS_COUNT(r.s->stats.handles);
+		enlist(h);
 		npkfs_entry_fill(r.s, node, &e);
 		describe(fi, &o, h);
 		if (fuse_reply_create(req, &e, fi) != 0) {

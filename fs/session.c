@@ -38,15 +38,22 @@ static void on_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
 	npkfs_log(level <= FUSE_LOG_ERR ? NPKFS_DEBUG : NPKFS_TRACE, "%s", line);
 }
 
-/* The owner's text is what others are told who find the store locked. */
-static int become_writer(struct npkfs_session *s, struct npk_err *err)
+int npkfs_session_own(struct npkfs_session *s, struct npk_err *err)
 {
 	char text[512];
+
+	if (!s->rw)
+		return 0;
+	snprintf(text, sizeof(text), "mounted at %s", s->config->mountpoint);
+	return npk_store_set_owner(s->store, text, err);
+}
+
+static int become_writer(struct npkfs_session *s, struct npk_err *err)
+{
 	int rc;
 
-	snprintf(text, sizeof(text), "mounted at %s", s->config->mountpoint);
 	npk_store_lock_timeout(s->store, s->config->lock_timeout * 1000);
-	rc = npk_store_set_owner(s->store, text, err);
+	rc = npkfs_session_own(s, err);
 	if (rc == 0)
 		rc = npk_store_lock(s->store, err);
 	if (rc == 0 && s->config->drop_if_exists)
@@ -137,6 +144,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	npkfs_batches_init(&s->batches);
 	npkfs_slow_init(&s->slow);
 	pthread_mutex_init(&s->export_lock, NULL);
+	pthread_mutex_init(&s->open_lock, NULL);
 }
 
 int npkfs_session_open(
@@ -206,6 +214,7 @@ int npkfs_session_finish(struct npkfs_session *s, struct npk_err *err)
 {
 	struct npk_store *store = s->store;
 
+	npkfs_handles_end(s);
 	npkfs_staging_end(s);
 	npkfs_batches_fini(s);
 	npkfs_batches_init(&s->batches);
@@ -270,6 +279,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_slow_fini(&s->slow);
 	npkfs_lasterr_fini(&s->lasterr);
 	pthread_mutex_destroy(&s->export_lock);
+	pthread_mutex_destroy(&s->open_lock);
 	if (s->unmounter >= 0)
 		close(s->unmounter);
 	if (s->event_fd >= 0)

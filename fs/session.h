@@ -26,6 +26,8 @@ int npkfs_session_serve(struct npkfs_session *s, void (*ready)(void *ctx), void 
 /* From a signal handler or any thread: unmount and end the loop. */
 void npkfs_session_stop(struct npkfs_session *s);
 /* SIGHUP: look at the store anew and drop caches. SIGUSR1: stats to the log. Both called from a normal thread. */
+/* What others are told who find the store locked: that this process has it mounted. Again after a fork. */
+int npkfs_session_own(struct npkfs_session *s, struct npk_err *err);
 /* Has the kernel forget all pages and attributes. */
 void npkfs_session_drop_caches(struct npkfs_session *s);
 void npkfs_session_reload(struct npkfs_session *s);
