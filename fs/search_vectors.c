@@ -6,7 +6,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -153,82 +152,12 @@ static int take_array(struct loader *l, const char *value, struct npk_err *err)
 
 /* --- q= ------------------------------------------------------------------------------------------------------------------ */
 
-/* Rounds to the nearest half, ties to even. */
-static uint16_t half_of(double x)
-{
-	uint16_t sign = signbit(x) ? 0x8000 : 0;
-	double a = fabs(x), unit;
-	int e;
-
-	if (isnan(x))
-		return 0x7E00;
-	if (isinf(x))
-		return sign | 0x7C00;
-	(void)frexp(a, &e);
-	e = e - 1 < -14 ? -14 : e - 1;      /* of the half; subnormal ones share the lowest */
-	unit = nearbyint(ldexp(a, 10 - e)); /* 0..2048 */
-	if (unit >= 2048) {
-		unit = 1024;
-		e++;
-	}
-	if (e > 15)
-		return sign | 0x7C00;
-	return (uint16_t)(sign | (unit < 1024 ? (uint16_t)unit : (uint16_t)((e + 15) << 10 | ((uint16_t)unit - 1024))));
-}
-
-static bool is_float(unsigned dtype)
-{
-	return dtype == NPK_F16 || dtype == NPK_F32 || dtype == NPK_F64;
-}
-
-/* False: not a number, or more than the dtype holds. */
-static bool put_float(unsigned dtype, const char *text, char **end, char *to)
-{
-	double d = strtod(text, end);
-	float f = strtof(text, end);
-	uint16_t h = half_of(d);
-	bool inf = *end != text && strpbrk(text, "iI") != NULL && strpbrk(text, "iI") < *end;
-
-	if (dtype == NPK_F64)
-		memcpy(to, &d, sizeof(d));
-	else if (dtype == NPK_F32)
-		memcpy(to, &f, sizeof(f));
-	else
-		memcpy(to, &h, sizeof(h));
-	if (dtype == NPK_F64 ? isinf(d) : dtype == NPK_F32 ? isinf(f) : (h & 0x7FFF) == 0x7C00)
-		return inf;
-	return true;
-}
-
-static bool put_integer(unsigned dtype, const char *text, char **end, char *to)
-{
-	size_t size = npk_dtype_size(dtype);
-	unsigned bits = (unsigned)(8 * size);
-	bool is_signed = dtype >= NPK_I8 && dtype <= NPK_I64;
-	uint64_t u;
-	int64_t i;
-
-	errno = 0;
-	if (is_signed) {
-		i = strtoll(text, end, 10);
-		if (errno != 0 || (bits < 64 && (i < -((int64_t)1 << (bits - 1)) || i >= (int64_t)1 << (bits - 1))))
-			return false;
-		u = (uint64_t)i;
-	} else {
-		u = strtoull(text, end, 10);
-		if (errno != 0 || *text == '-' || (dtype == NPK_BOOL ? u > 1 : bits < 64 && u >> bits != 0))
-			return false;
-	}
-	memcpy(to, &u, size); /* little-endian, as every machine that this is built for */
-	return true;
-}
-
 static int take_numbers(struct loader *l, const char *value, struct npk_err *err)
 {
 	uint64_t n = 1;
 	const char *p = value;
-	char *to, *end = NULL;
-	bool good;
+	size_t len;
+	char *to;
 	int rc = 0;
 
 	for (const char *c = value; *c != '\0'; c++)
@@ -236,16 +165,12 @@ static int take_numbers(struct loader *l, const char *value, struct npk_err *err
 	if (n != l->v->dim)
 		return npk_fail(err, EINVAL, "search: q= has %" PRIu64 " numbers, a row of the array has %" PRIu64, n,
 			l->v->dim);
-	if (!is_float(l->v->dtype) && l->v->dtype > NPK_I64)
-		return npk_fail(err, EINVAL, "search: no metric is for %s", npk_dtype_name(l->v->dtype));
 	to = grow(l, n * l->size, &rc, err);
-	for (uint64_t i = 0; i < n && rc == 0; i++, to += l->size, p = end + 1) {
-		good = !isspace((unsigned char)*p) && (is_float(l->v->dtype) ? put_float(l->v->dtype, p, &end, to)
-									     : put_integer(l->v->dtype, p, &end, to));
-		if (!good || end == p || *end != (i + 1 < n ? ',' : '\0'))
+	for (uint64_t i = 0; i < n && rc == 0; i++, to += l->size, p += len + 1) {
+		len = strcspn(p, ",");
+		if (npk_element_parse(to, l->v->dtype, p, len) != 0)
 			return npk_fail(err, EINVAL, "search: q=: number %" PRIu64 ", '%.*s', is none that %s holds",
-				i + 1, (int)(strcspn(p, ",") < 40 ? strcspn(p, ",") : 40), p,
-				npk_dtype_name(l->v->dtype));
+				i + 1, (int)(len < 40 ? len : 40), p, npk_dtype_name(l->v->dtype));
 	}
 	l->v->n += rc == 0;
 	return rc;
