@@ -301,9 +301,7 @@ int npki_finish(struct npk_store *s, struct npk_err *err)
 		rc = remove_journal(s, err);
 	pthread_mutex_lock(&w->lock);
 	w->closed = true;
-	if (w->lock_fd >= 0)
-		close(w->lock_fd);
-	w->lock_fd = -1;
+	npki_release_lock(w);
 	pthread_mutex_unlock(&w->lock);
 	return rc;
 }

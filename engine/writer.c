@@ -96,8 +96,7 @@ void npki_writer_free(struct npk_store *s)
 		close(w->jfd);
 	if (w->prev_fd >= 0)
 		close(w->prev_fd);
-	if (w->lock_fd >= 0)
-		close(w->lock_fd); /* and the lock goes */
+	npki_release_lock(w);
 	for (size_t i = 0; i < NPKI_OPEN_FILES; i++)
 		npki_file_put(w->open_file[i]);
 	npki_extents_fini(w->unsealed, w->nunsealed);
@@ -171,6 +170,18 @@ int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err)
 	return 0;
 }
 
+/* A forked child has the same open file, and with it the lock: closing alone would leave the lock to the child. */
+void npki_release_lock(struct npki_writer *w)
+{
+	struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	if (w->lock_fd < 0)
+		return;
+	fcntl(w->lock_fd, F_OFD_SETLK, &l); /* cannot fail for a lock that is held, and the close follows */
+	close(w->lock_fd);
+	w->lock_fd = -1;
+}
+
 static int take_lock(struct npk_store *s, struct npk_err *err)
 {
 	struct npki_writer *w = s->writer;
@@ -199,12 +210,6 @@ static int take_lock(struct npk_store *s, struct npk_err *err)
 	return 0;
 }
 
-static void release_lock(struct npki_writer *w)
-{
-	close(w->lock_fd);
-	w->lock_fd = -1;
-}
-
 int npki_recover_at_open(struct npk_store *s, struct npk_err *err)
 {
 	struct npki_writer *w = s->writer;
@@ -224,7 +229,7 @@ int npki_recover_at_open(struct npk_store *s, struct npk_err *err)
 		rc = npki_recover(s, err);
 		if (rc == 0)
 			rc = npki_reload_metadata(s, err);
-		release_lock(w);
+		npki_release_lock(w);
 	}
 	return rc;
 }
@@ -332,7 +337,7 @@ static int become_writer(struct npk_store *s, struct npk_err *err)
 	if (rc == 0 && info.read_only)
 		rc = npk_fail(err, EROFS, "%.200s: is read-only: %.250s", s->path, info.why);
 	if (rc != 0)
-		release_lock(s->writer);
+		npki_release_lock(s->writer);
 	return rc;
 }
 

@@ -86,6 +86,7 @@ struct npki_writer {
 int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err);
 int npki_writer_new(struct npk_store *s, struct npk_err *err);
 void npki_writer_free(struct npk_store *s);
+void npki_release_lock(struct npki_writer *w); /* no matter who inherited its descriptor */
 
 /* --- one change ------------------------------------------------------------------------------------------------------- */
 

@@ -29,7 +29,7 @@ np.issubdtype = lambda a, b: any(plain(a, c) for c in b) if isinstance(b, tuple)
 
 FILES = ["test_advanced_api", "test_batch_modes", "test_cross_platform", "test_diagnose_inplace", "test_drop_append_lazy",
          "test_drop_scenarios", "test_inplace_operators", "test_lazy_array_advanced", "test_lazy_array_operators", "test_numpack",
-         "test_open_close", "test_thread_safety", "test_user_intent", "test_vector_engine",
+         "test_open_close", "test_package_io", "test_thread_safety", "test_user_intent", "test_vector_engine",
          "test_windows_handles"]
 
 INSIDE = "it looks at attributes inside the real class"
