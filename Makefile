@@ -49,7 +49,7 @@ OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] 
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all help demo test check check-asan check-tsan check-clang check-layers check-symbols check-format format tidy \
+.PHONY: all help demo test test-extras check check-asan check-tsan check-clang check-layers check-symbols check-format format tidy \
 	fuzz bench bench-search install uninstall dist clean deps deps-dev
 
 all: $(B)/libnumpack.so $(B)/libnumpack.a $(B)/numpackfs $(B)/npk ## the library, numpackfs and npk
@@ -153,6 +153,17 @@ RUN_TESTS = $(PY) tests/run.py --build $(B)
 
 test: all $(TEST_BIN) $(VENV)/.ok ## build and run every test
 	$(RUN_TESTS)
+
+# A second environment: what these bring has nothing to do with the rest.
+EXTRAS := build/venv-extras
+$(EXTRAS)/.ok: contrib/python/tests/requirements.txt | $(B)/.deps
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+test-extras: all $(EXTRAS)/.ok ## the Python converters on the libraries they are for (pandas, pyarrow, h5py, zarr, fsspec)
+	NUMPACKFS_LIBRARY=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
+		$(EXTRAS)/bin/python -m pytest -q -p no:cacheprovider contrib/python/tests
 
 check-asan: ## the same suites under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(MAKE) --no-print-directory MODE=asan check
