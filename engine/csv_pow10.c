@@ -2,6 +2,7 @@
 #include "csv.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define LIMBS 40 /* of 32 bits, little end first: 5^324 has 753 bits, and the quotients need 795 + 128 */
@@ -80,9 +81,9 @@ struct npki_u128 npki_pow10(int k)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	static _Atomic bool made;
 
-	if (!__atomic_load_n(&made, __ATOMIC_ACQUIRE)) {
+	if (!atomic_load_explicit(&made, memory_order_acquire)) {
 		pthread_once(&once, make_table);
-		__atomic_store_n(&made, true, __ATOMIC_RELEASE);
+		atomic_store_explicit(&made, true, memory_order_release);
 	}
 	return table[k - NPKI_POW10_MIN];
 }
