@@ -65,7 +65,12 @@ static int set_array(struct npkfs_request *r, const struct stat *attr, int to_se
 
 	if (rc != 0)
 		return rc;
-	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+	if (to_set & FUSE_SET_ATTR_MODE)
+		rc = npk_array_set_mode(a, attr->st_mode & 0777, &r->err);
+	if (rc == 0 && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		rc = npk_array_set_owner(a, to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1,
+			to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1, &r->err);
+	if (rc == 0 && (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)))
 		rc = npk_array_set_mtime(a, to_us(attr, to_set), &r->err);
 	if (rc == 0)
 		rc = npkfs_announce_grown(r->s, r->node->space, a, &r->err);

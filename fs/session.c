@@ -11,6 +11,7 @@
 #include "unmounter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,10 +245,17 @@ static bool ended(const struct npkfs_session *s)
 }
 
 /* libfuse unmounts by path, unless the connection is closed already. After we detached the mount, another one may be at that
- * path: then it must not. */
-static bool may_unmount(const struct npkfs_session *s)
+ * path: then the descriptor of the connection becomes one that polls as closed, so that libfuse only frees what it has. */
+static void disconnect(struct npkfs_session *s)
 {
-	return s->mounted || ended(s);
+	int ends[2];
+
+	if (s->fuse == NULL || pipe2(ends, O_CLOEXEC) != 0)
+		return;
+	close(ends[0]);
+	if (dup3(ends[1], fuse_session_fd(s->fuse), O_CLOEXEC) >= 0)
+		fuse_session_unmount(s->fuse);
+	close(ends[1]);
 }
 
 /* libfuse closes a connection that is at its end, and unmounts any other; in the sandbox it cannot. */
@@ -265,8 +273,10 @@ void npkfs_session_close(struct npkfs_session *s)
 {
 	if (s == NULL)
 		return;
-	if (may_unmount(s))
+	if (s->mounted || ended(s))
 		unmount(s);
+	else
+		disconnect(s);
 	npkfs_inval_fini(&s->inval);
 	if (s->fuse != NULL)
 		fuse_session_destroy(s->fuse);

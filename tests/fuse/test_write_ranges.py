@@ -245,3 +245,26 @@ def test_writing_through_generations(rw):
     same(rw.load("x"), np.vstack([want, A[1:2]]))
     with pytest.raises(OSError):
         old.close()
+
+
+def test_mode_and_owner_are_those_of_the_data_file_and_stay(rw):
+    """chmod and chown, and what saves, drops, compacts and copies keep of them."""
+    os.chmod(rw.array("x"), 0o640)
+    if os.geteuid() == 0:
+        os.chown(rw.array("x"), 65534, 65533)
+    want = (0o100640, *((65534, 65533) if os.geteuid() == 0 else (os.getuid(), os.getgid())))
+
+    def now():
+        st = os.stat(rw.array("x"))
+        return st.st_mode, st.st_uid, st.st_gid
+
+    assert now() == want
+    np.save(rw.array("x"), A)
+    assert now() == want
+    (rw.control("x") / "drop").write_text("0\n")
+    assert now() == want
+    (rw.control("x") / "compact").write_text("1\n")
+    assert now() == want
+    same(rw.load("x"), A[1:])
+    (rw.control() / "sync").write_text("1\n")
+    assert oct(os.stat(rw.store / "data_x.npkd").st_mode) == oct(want[0])
