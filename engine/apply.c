@@ -46,19 +46,18 @@ void npki_touched_fini(struct npki_touched_list *l)
 		npki_rowmap_put(l->t[i].live);
 	}
 	free(l->t);
+	npki_dict_fini(&l->place);
 	*l = (struct npki_touched_list){0};
 }
 
 static struct npki_touched *find_touched(struct npki_writer *w, const void *name, size_t len, const struct npk_array *a)
 {
 	struct npki_touched_list *l = &w->touched;
+	size_t at;
 
 	if (a && a->touched_round == w->round)
 		return &l->t[a->touched_at];
-	for (size_t i = l->n; i-- > 0;)
-		if (l->t[i].name_len == len && memcmp(l->t[i].name, name, len) == 0)
-			return &l->t[i];
-	return NULL;
+	return npki_dict_get(&l->place, name, len, &at) ? &l->t[at] : NULL;
 }
 
 /* Notes how the array stands on disk, before its first change. `a` may be NULL: it is new. */
@@ -82,8 +81,10 @@ static int note(struct npk_store *s, const struct item *i, struct npk_array *a, 
 	}
 	t = &l->t[l->n];
 	*t = (struct npki_touched){.name = malloc(i->len + 1), .name_len = i->len, .moved = moved};
-	if (!t->name)
+	if (!t->name || npki_dict_put(&l->place, i->name, i->len, l->n) != 0) {
+		free(t->name);
 		return -ENOMEM;
+	}
 	memcpy(t->name, i->name, i->len);
 	t->name[i->len] = 0;
 	if (a && npk_gen_get(&g, a, NULL) == 0) { /* a damaged array has no rows to keep */

@@ -155,6 +155,8 @@ static int change_inside(
 
 /* --- changes ---------------------------------------------------------------------------------------------------------- */
 
+#define UNSEALED_MAX 4096 /* looked through for every piece that is written: a seal now costs less */
+
 /* Bytes whose checksum a recovery needs are sealed before they are written over, and for an atomic replace everything
  * that its record stands on. */
 static bool needs_seal(const struct npk_store *s, const struct npki_ready *part, size_t n, bool atomic)
@@ -165,7 +167,7 @@ static bool needs_seal(const struct npk_store *s, const struct npki_ready *part,
 		any |= part[i].pieces.n > 0;
 		unsealed |= npki_any_unsealed(s->writer, part[i].g, &part[i].pieces);
 	}
-	return unsealed || (any && atomic && s->writer->nunsealed > 0);
+	return unsealed || (any && (s->writer->nunsealed > UNSEALED_MAX || (atomic && s->writer->nunsealed > 0)));
 }
 
 /* Others may add what must be sealed while a seal runs, and may change the arrays. */

@@ -399,6 +399,10 @@ void npki_tx_abort(struct npki_tx *tx)
 
 int npki_mark_dirty(struct npki_writer *w, const char *path)
 {
+	if (w->dirty.n > 2 * w->dirty_sorted + 1024) { /* bounded by the files, not by the changes */
+		npki_names_sort(&w->dirty);
+		w->dirty_sorted = w->dirty.n;
+	}
 	return npki_names_add(&w->dirty, path);
 }
 
@@ -791,6 +795,7 @@ void npki_take_dirty(struct npki_writer *w, struct npki_names *dirty, bool *new_
 {
 	*dirty = w->dirty;
 	w->dirty = (struct npki_names){0};
+	w->dirty_sorted = 0;
 	*new_names = w->new_names;
 	w->new_names = false;
 	*upto = w->seq;

@@ -7,6 +7,7 @@
 #ifndef NPKI_WRITER_H
 #define NPKI_WRITER_H
 
+#include "dict.h"
 #include "journal.h"
 #include "store.h"
 
@@ -44,6 +45,7 @@ struct npki_touched {
 struct npki_touched_list {
 	struct npki_touched *t;
 	size_t n;
+	struct npki_dict place; /* of a name in `t`, until the list is sorted for a checkpoint */
 };
 
 struct npki_writer {
@@ -70,6 +72,7 @@ struct npki_writer {
 		*redo; /* likewise, of records that will write them again: they may be written over in turn */
 	size_t nredo;
 	struct npki_names dirty;   /* files with bytes that are not synced */
+	size_t dirty_sorted;       /* how many there were when repeats were last dropped */
 	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
 	struct npki_touched_list touched;
 	uint64_t round; /* counts checkpoints from 1 */
