@@ -42,31 +42,26 @@ static double fold(const double *lane)
 	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
-static void block_dot(const double *q, const double *x, size_t n, struct sum *to)
-{
-	double lane[LANES] = {0};
-	size_t k = 0;
-
-	for (; k + LANES <= n; k += LANES)
-		for (size_t i = 0; i < LANES; i++)
-			lane[i] += q[k + i] * x[k + i];
-	for (; k < n; k++)
-		lane[k % LANES] += q[k] * x[k];
-	add(to, fold(lane));
-}
-
-static void block_diff(const double *q, const double *x, size_t n, struct sum *to)
-{
-	double lane[LANES] = {0};
-	size_t k = 0;
-
-	for (; k + LANES <= n; k += LANES)
-		for (size_t i = 0; i < LANES; i++)
-			lane[i] += (q[k + i] - x[k + i]) * (q[k + i] - x[k + i]);
-	for (; k < n; k++)
-		lane[k % LANES] += (q[k] - x[k]) * (q[k] - x[k]);
-	add(to, fold(lane));
-}
+/* The sum of TERM over a block of stored values; a float becomes a double exactly. */
+#define BLOCK_SUM(NAME, TYPE, TERM)                                                                                    \
+	static void NAME(const TYPE *q, const TYPE *x, size_t n, struct sum *to)                                       \
+	{                                                                                                              \
+		double lane[LANES] = {0};                                                                              \
+		size_t k = 0;                                                                                          \
+                                                                                                                       \
+		for (; k + LANES <= n; k += LANES)                                                                     \
+			for (size_t i = 0; i < LANES; i++)                                                             \
+				lane[i] += TERM((double)q[k + i], (double)x[k + i]);                                   \
+		for (; k < n; k++)                                                                                     \
+			lane[k % LANES] += TERM((double)q[k], (double)x[k]);                                           \
+		add(to, fold(lane));                                                                                   \
+	}
+#define PRODUCT(a, b) ((a) * (b))
+#define SQUARE(a, b) (((a) - (b)) * ((a) - (b)))
+BLOCK_SUM(dot_f32, float, PRODUCT)
+BLOCK_SUM(dot_f64, double, PRODUCT)
+BLOCK_SUM(diff_f32, float, SQUARE)
+BLOCK_SUM(diff_f64, double, SQUARE)
 
 /* log a - log b of close numbers, where the difference of two logs would keep no digit. */
 static double log_ratio(double a, double b)
@@ -181,27 +176,6 @@ static void block_terms(bool kl, const double *q, const double *x, size_t n, str
 	add(to, fold(lane));
 }
 
-/* The stored values as doubles; every conversion is exact. */
-static void widen(const struct npkv_ops *o, enum npkv_dtype t, const char *src, size_t n, double *dst)
-{
-	float f[BLOCK];
-	size_t k = 0;
-
-	if (t == NPKV_F64) {
-		memcpy(dst, src, n * sizeof(dst[0]));
-		return;
-	}
-	if (t == NPKV_F16)
-		o->f16_to_f32(src, n, f);
-	else
-		memcpy(f, src, n * sizeof(f[0]));
-	for (; k + LANES <= n; k += LANES)
-		for (size_t i = 0; i < LANES; i++)
-			dst[k + i] = (double)f[k + i];
-	for (; k < n; k++)
-		dst[k] = (double)f[k];
-}
-
 static double cosine(double qx, double qq, double xx)
 {
 	double c, p = qq * xx;
@@ -210,6 +184,41 @@ static double cosine(double qx, double qq, double xx)
 		return 0;
 	c = p > 1e-280 && p < 1e300 ? qx / sqrt(p) : qx / (sqrt(qq) * sqrt(xx)); /* the first: 1 of itself */
 	return c > 1 ? 1 : c < -1 ? -1 : c;
+}
+
+static void sums_f64(enum npkv_metric m, const double *q, const double *x, size_t n, struct moments *s)
+{
+	if (m <= NPKV_INNER)
+		dot_f64(q, x, n, &s->qx);
+	if (m == NPKV_COSINE) {
+		dot_f64(q, q, n, &s->qq);
+		dot_f64(x, x, n, &s->xx);
+	}
+	if (m == NPKV_L2 || m == NPKV_L2SQ)
+		diff_f64(q, x, n, &s->dd);
+	if (m == NPKV_KL || m == NPKV_JS)
+		block_terms(m == NPKV_KL, q, x, n, &s->dd);
+}
+
+static void sums_f32(enum npkv_metric m, const float *q, const float *x, size_t n, struct moments *s)
+{
+	double a[BLOCK], b[BLOCK];
+
+	if (m <= NPKV_INNER)
+		dot_f32(q, x, n, &s->qx);
+	if (m == NPKV_COSINE) {
+		dot_f32(q, q, n, &s->qq);
+		dot_f32(x, x, n, &s->xx);
+	}
+	if (m == NPKV_L2 || m == NPKV_L2SQ)
+		diff_f32(q, x, n, &s->dd);
+	if (m == NPKV_KL || m == NPKV_JS) {
+		for (size_t k = 0; k < n; k++) {
+			a[k] = (double)q[k];
+			b[k] = (double)x[k];
+		}
+		block_terms(m == NPKV_KL, a, b, n, &s->dd);
+	}
 }
 
 static double pair_float(
@@ -221,19 +230,22 @@ static double pair_float(
 	for (size_t k = 0; k < dim; k += BLOCK) {
 		size_t n = dim - k < BLOCK ? dim - k : BLOCK;
 		double a[BLOCK], b[BLOCK];
+		float f[BLOCK], g[BLOCK];
 
-		widen(o, t, q + k * width, n, a);
-		widen(o, t, x + k * width, n, b);
-		if (m <= NPKV_INNER)
-			block_dot(a, b, n, &s.qx);
-		if (m == NPKV_COSINE) {
-			block_dot(a, a, n, &s.qq);
-			block_dot(b, b, n, &s.xx);
+		if (t == NPKV_F64) {
+			memcpy(a, q + k * width, n * width);
+			memcpy(b, x + k * width, n * width);
+			sums_f64(m, a, b, n, &s);
+			continue;
 		}
-		if (m == NPKV_L2 || m == NPKV_L2SQ)
-			block_diff(a, b, n, &s.dd);
-		if (m == NPKV_KL || m == NPKV_JS)
-			block_terms(m == NPKV_KL, a, b, n, &s.dd);
+		if (t == NPKV_F16) {
+			o->f16_to_f32(q + k * width, n, f);
+			o->f16_to_f32(x + k * width, n, g);
+		} else {
+			memcpy(f, q + k * width, n * width);
+			memcpy(g, x + k * width, n * width);
+		}
+		sums_f32(m, f, g, n, &s);
 	}
 	switch (m) {
 	case NPKV_COSINE:

@@ -71,8 +71,10 @@ enum {
 typedef void npkv_one_fn(const void *q, const void *rows, size_t stride, size_t nrows, size_t dim, float *c, float *xx);
 
 /* c[r * width + j] = q_j.x_r for `rows` rows and `width` queries. Rows are nsteps steps of 4 bytes (8 for bits),
- * the query tile is k-major: one initial value per query, then nsteps x width steps, 64-byte aligned. */
-typedef void npkv_tile_fn(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c);
+ * the query tile is k-major: one initial value per query, then nsteps x width steps, 64-byte aligned. While it computes
+ * it may ask memory for the nsteps * pace bytes at `ahead`; these need not exist. */
+typedef void npkv_tile_fn(
+	const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c, const char *ahead, size_t pace);
 
 struct npkv_tile {
 	npkv_tile_fn *run;    /* NULL: this level has none */

@@ -180,8 +180,11 @@ enum {
 };
 
 #define TILE(name, width, A, T, per, bytes, term)                                                                      \
-	static void tile_##name##_##width(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c) \
+	static void tile_##name##_##width(const void *qtile, const void *rows, size_t stride, size_t nsteps, float *c, \
+		const char *ahead, size_t pace)                                                                        \
 	{                                                                                                              \
+		(void)ahead;                                                                                           \
+		(void)pace;                                                                                            \
 		const char *q = qtile;                                                                                 \
 		for (size_t r = 0; r < ROWS; r++) {                                                                    \
 			const char *x = (const char *)rows + r * stride;                                               \

@@ -16,8 +16,8 @@ struct group {                  /* the rows in hand */
 	const char *raw, *rows; /* as stored; as the kernels want them */
 	size_t raw_stride, stride;
 	size_t n, first;
-	size_t strange;                /* rows whose nx is NaN */
-	const char *ahead, *ahead_end; /* what of the next group is not fetched yet */
+	size_t strange;    /* rows whose nx is NaN */
+	const char *ahead; /* what of the next group is not fetched yet */
 };
 
 enum {
@@ -58,7 +58,7 @@ static void fill_panel(const struct scan *s, struct group *g)
 	if (!npkv_panelled(p))
 		return;
 	for (size_t i = 0; i < g->n; i++) {
-		if (!p->tile) /* else fetch_ahead() did it */
+		if (!p->tile) /* else the tiles did it */
 			fetch(g->raw + i * g->raw_stride + FETCH_BYTES, g->raw_stride);
 		fill_row(p, g->raw + i * g->raw_stride, panel + i * p->panel_stride);
 	}
@@ -146,13 +146,6 @@ static struct npkv_hit *push_strange(
 	return out;
 }
 
-/* Fetches a share of the next group's bytes while the tiles compute, instead of all at once when they are needed. */
-static void fetch_ahead(struct group *g, size_t bytes)
-{
-	for (; bytes > 0 && g->ahead < g->ahead_end; g->ahead += 64, bytes -= bytes < 64 ? bytes : 64)
-		__builtin_prefetch(g->ahead, 0, 2);
-}
-
 /* Whole tiles, then what is left: in a panel the tile may read rows of an earlier group, which nobody looks at; rows
  * in place must not be passed, so there it works on one row, repeated by a stride of 0. */
 static struct npkv_hit *scan_tile(const struct scan *s, struct group *g, const struct npkv_tile *t, const char *qtile,
@@ -160,15 +153,16 @@ static struct npkv_hit *scan_tile(const struct scan *s, struct group *g, const s
 {
 	const struct npkv_plan *p = s->p;
 	size_t lanes = p->nq - query < t->width ? p->nq - query : t->width;
-	size_t share = g->n * g->raw_stride / (p->nwide + p->nnarrow) * t->rows / g->n;
+	/* The tiles together ask for the next group while they compute, instead of all at once when it is needed. */
+	size_t pace = t->rows * g->raw_stride / (p->nwide + p->nnarrow) / p->nsteps + 1;
 
 	for (size_t i = 0, n; i < g->n; i += n) {
 		bool whole = g->n - i >= t->rows || npkv_panelled(p);
 		struct npkv_hit base = {(uint32_t)(g->first + i), (uint32_t)query};
 
 		n = !whole ? 1 : g->n - i < t->rows ? g->n - i : t->rows;
-		fetch_ahead(g, share);
-		t->run(qtile, g->rows + i * g->stride, whole ? g->stride : 0, p->nsteps, s->c);
+		t->run(qtile, g->rows + i * g->stride, whole ? g->stride : 0, p->nsteps, s->c, g->ahead, pace);
+		g->ahead += p->nsteps * pace;
 		out = p->ops->sift_tile(s->c, s->nx + i, n, t->width, lanes, s->u + query, s->w + query, base, out);
 	}
 	return out;
@@ -260,7 +254,6 @@ size_t npkv_scan(const struct npkv_plan *p, const void *pack, void *work, const 
 		g.first = done;
 		g.strange = 0;
 		g.ahead = g.raw + g.n * stride;
-		g.ahead_end = g.ahead + (nrows - done - g.n < p->group ? nrows - done - g.n : p->group) * stride;
 		out = p->kind == KIND_EXACT ? scan_exact(&s, &g, out) : scan_group(&s, &g, out);
 		done += g.n;
 	}

@@ -81,7 +81,7 @@ static void run(const struct job *j, uint64_t *rng)
 	npkv_pack(&p, queries, bytes, pack);
 	npkv_map_pack(&p, &map);
 	j->tile->run(pack + (p.nnarrow ? map.narrow : map.wide), form_of(j, &p, rows),
-		p.nsteps * (p.kind == KIND_AND ? 8 : 4), p.nsteps, c);
+		p.nsteps * (p.kind == KIND_AND ? 8 : 4), p.nsteps, c, queries, 0);
 	compare(j, c, queries, rows);
 	free(pack);
 	free(c);
