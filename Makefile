@@ -209,7 +209,7 @@ bench: all $(BENCH_BIN) $(VENV)/.ok ## ratios against named peers: a table, JSON
 
 bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy and others
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-search.txt
-	$(PY) tests/bench/bench_search.py --build $(B) --out build/bench $(BENCH_ARGS)
+	$(PY) tests/bench/bench_search.py --build $(B) --out build/bench --picture build/bench/search.svg $(BENCH_ARGS)
 
 # --- installing -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Vector search against the libraries for it, every row of the goals in one interleaved run.
 
     bench_search.py --build build/release --out build/bench [--rounds 7] [--only WORD] [--named] [--scale 0.1] [--against build/clang]
+                    [--picture FILE.svg]
 
 The data lies in a store and is warm; each round runs ours and every peer once, and a figure is the median over the rounds of
 ours divided by the peer of the same round, with its quartiles. --clock cpu counts processor time instead of elapsed time:
@@ -428,7 +429,8 @@ class Run:
         report = {"machine": {"cpu": cpu_name(), "cpus": os.cpu_count(), **self.limit}, "clock": self.args.clock,
                   "rounds": self.args.rounds, "scale": self.args.scale, "load": os.getloadavg()[0], "rows": self.rows}
         (out / "search.json").write_text(json.dumps(report, indent=1) + "\n")
-        (out / "search.svg").write_text(picture(self.rows))
+        if self.args.picture:
+            self.args.picture.write_text(picture(self.rows))
         shutil.rmtree(self.base, ignore_errors=True)
 
 
@@ -474,6 +476,7 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
     parser.add_argument("--only", help="rows of the table whose title contains this")
     parser.add_argument("--named", action="store_true", help="only the peers that the goals name")
+    parser.add_argument("--picture", type=pathlib.Path, metavar="FILE", help="draw the ratios and goals, as SVG")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     args = parser.parse_args()
     args.build = args.build.resolve()
