@@ -139,11 +139,7 @@ static inline void fold4_i32(float *out, __m256i a, __m256i b, __m256i c, __m256
 #define FOLD4 fold4_i32
 #include "one.inc"
 
-enum {
-	ROWS = 6
-};
-#define EACH_BASE(X) X(x0, 0) X(x3, 3)
-#define EACH_ROW(X) X(0, x0, 0) X(1, x0, 1) X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2)
+#define ROWS 6
 #define LANES 8
 
 #define VQ __m256

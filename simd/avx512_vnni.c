@@ -6,17 +6,7 @@
 
 #include "level.h"
 
-enum {
-	ROWS = 14
-};
-#define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9) X(x12, 12)
-/* clang-format off */
-#define EACH_ROW(X)                                                                                                    \
-	X(0, x0, 0)                                                                                                    \
-	X(1, x0, 1)                                                                                                    \
-	X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1)   \
-		X(11, x9, 2) X(12, x12, 0) X(13, x12, 1)
-/* clang-format on */
+#define ROWS 14
 #define LANES 16
 #define VQ __m512i
 #define LOADQ(p) _mm512_load_si512(p)

@@ -148,17 +148,7 @@ static inline int16x8_t widen_u8(uint8x8_t v)
 #define FOLD4 fold4_i32
 #include "one.inc"
 
-enum {
-	ROWS = 12
-};
-#define EACH_BASE(X) X(x0, 0) X(x3, 3) X(x6, 6) X(x9, 9)
-/* clang-format off */
-#define EACH_ROW(X)                                                                                                    \
-	X(0, x0, 0)                                                                                                    \
-	X(1, x0, 1)                                                                                                    \
-	X(2, x0, 2) X(3, x3, 0) X(4, x3, 1) X(5, x3, 2) X(6, x6, 0) X(7, x6, 1) X(8, x6, 2) X(9, x9, 0) X(10, x9, 1)   \
-		X(11, x9, 2)
-/* clang-format on */
+#define ROWS 12
 #define LANES 4
 
 #define VQ float32x4_t
