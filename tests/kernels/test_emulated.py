@@ -14,6 +14,7 @@ import pytest
 from harness import BUILD, ROOT
 
 SHARE = 16
+pytestmark = pytest.mark.timeout(900)    # seconds of a machine that may have other work: ten of its own are usual
 
 
 def built(mode, target="tests/kernels/bare_kernels"):
