@@ -33,20 +33,26 @@ const char *npk_array_name(const struct npk_array *a, size_t *len)
 	return a->name;
 }
 
-/* Under a->lock. */
+/* Under a->lock. A stale generation is good enough for everybody but the refresh that is about to replace it. */
 static int current_gen(struct npk_array *a, struct npk_err *err)
 {
 	struct npki_notes notes = {0};
+	struct npk_gen *fresh;
 	int rc;
 
 	if (a->gone)
 		return npk_fail(err, ENOENT, "no array '%.256s' any more", a->name);
-	if (a->cur)
+	if (a->cur && !(a->stale && npki_is_refreshing(a->store)))
 		return 0;
-	rc = npki_gen_load(&a->cur, a->store, a->name, a->name_len, &(struct npki_layout){a->entry, a->live, a->known},
+	rc = npki_gen_load(&fresh, a->store, a->name, a->name_len, &(struct npki_layout){a->entry, a->live, a->known},
 		&notes, err);
 	memcpy(a->warning, notes.warning, sizeof(a->warning));
-	return rc;
+	if (rc != 0)
+		return rc;
+	npk_gen_put(a->cur);
+	a->cur = fresh;
+	a->stale = false;
+	return 0;
 }
 
 static int try_gen(struct npk_gen **out, struct npk_array *a, bool *loaded, struct npk_err *err)

@@ -924,6 +924,11 @@ static int refresh_locked(struct npk_store *s, struct npki_changes *c, struct np
 	return rc;
 }
 
+bool npki_is_refreshing(const struct npk_store *s)
+{
+	return refreshing == s;
+}
+
 /* The files of an array are not what its entry says: most likely another process changed the store since it was looked at,
  * which may have renamed them. True: it did, and now the table is up to date. */
 bool npki_look_again(struct npk_store *s)

@@ -154,6 +154,7 @@ bool npki_is_manifest(const char *file);
 bool npki_gen_is_current(struct npk_gen *g);
 
 bool npki_look_again(struct npk_store *s);
+bool npki_is_refreshing(const struct npk_store *s); /* by this thread */
 void npki_store_ref(struct npk_store *s);
 void npki_store_put(struct npk_store *s);
 

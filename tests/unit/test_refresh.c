@@ -153,6 +153,64 @@ static void in_another_process(const char *dir, const char *name, int32_t versio
 	T_CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* A writer that lives on: each byte it gets is one more append of ten rows and a drop of the first one. */
+static pid_t appender(const char *dir, const char *name, int order[2], int done[2])
+{
+	pid_t pid;
+
+	T_CHECK(pipe(order) == 0 && pipe(done) == 0);
+	pid = fork();
+	T_CHECK(pid >= 0);
+	if (pid == 0) {
+		struct npk_store *s = NULL;
+		struct npk_array *a = NULL;
+		uint64_t dropped;
+		char c;
+
+		close(order[1]);
+		if (npk_store_open(&s, dir, NPK_RDWR, NULL) != 0 || npk_array_get(&a, s, name, NULL) != 0)
+			_exit(1);
+		while (read(order[0], &c, 1) == 1)
+			if (npk_array_append(a, rows_of(1) + 20, 10, NULL) != 0 ||
+				npk_array_drop(a, "0", &dropped, NULL) != 0 || write(done[1], &c, 1) != 1)
+				_exit(1);
+		_exit(0);
+	}
+	close(order[0]);
+	close(done[1]);
+	return pid;
+}
+
+/* What is in the journal only is applied to what is in the metadata, not to what an earlier look made of it. */
+TEST(a_living_writers_journal_is_read_again_and_again)
+{
+	const char *dir = mk_dir();
+	struct mk_array all[] = {array("a", 1, 10), array("b", 1, 20)};
+	int order[2], done[2], status;
+	struct npk_store *s;
+	char c = 0;
+	pid_t pid;
+
+	mk_store(dir, all, 2);
+	s = open_store(dir);
+	pid = appender(dir, "a", order, done);
+	for (uint64_t i = 1; i <= 5; i++) {
+		struct npk_gen *g = gen_of(s, "a");
+
+		T_CHECKF(npk_gen_info(g)->rows == 9 * i + 1, "%" PRIu64 " rows", npk_gen_info(g)->rows);
+		T_CHECK(npk_gen_map(g, NULL) == 0);
+		npk_gen_put(g);
+		T_CHECK(write(order[1], &c, 1) == 1 && read(done[0], &c, 1) == 1);
+		check_refresh(s, "!a");
+		check_refresh(s, "");
+	}
+	check_now(s, "b", 1, NULL, 20);
+	close(order[1]);
+	T_CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(done[0]);
+	npk_store_close(s);
+}
+
 /* Nobody called refresh, and yet a generation is of one state: rows of the old shape from the new file are of none. */
 TEST(a_first_look_after_a_change_is_no_mixture)
 {
