@@ -1,9 +1,11 @@
-"""A Go and a Node program read mounted files with ordinary libraries of their registries; the sums are those of numpy."""
+"""A Go and a Node program read mounted files with ordinary libraries of their registries; the sums are those of numpy. The
+examples of contrib/examples search a mount; the rows are those that numpy finds in float64."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +43,12 @@ def fetched(argv, cwd, env=None):
         raise AssertionError(f"{argv}: {done.stdout[-3000:]}")
 
 
+def go_environment(home):
+    cache = ROOT / "build" / "go"
+    return {**os.environ, "GOFLAGS": "-modcacherw -buildvcs=false", "GOPATH": str(cache), "GOCACHE": str(cache / "cache"),
+            "HOME": str(home), "GOTOOLCHAIN": "local"}
+
+
 # Packages are fetched and Go's library is compiled the first time.
 @pytest.mark.timeout(600)
 def test_go(numbers, tmp_path):
@@ -48,10 +56,7 @@ def test_go(numbers, tmp_path):
         pytest.skip("go is not installed")
     m, arrays = numbers
     shutil.copytree(TESTS / "clients" / "go", tmp_path / "go")
-    cache = ROOT / "build" / "go"
-    env = {**os.environ, "GOFLAGS": "-modcacherw -buildvcs=false", "GOPATH": str(cache), "GOCACHE": str(cache / "cache"),
-           "HOME": str(tmp_path), "GOTOOLCHAIN": "local"}
-    fetched(["go", "build", "-o", str(tmp_path / "client"), "."], tmp_path / "go", env)
+    fetched(["go", "build", "-o", str(tmp_path / "client"), "."], tmp_path / "go", go_environment(tmp_path))
     out = subprocess.run([str(tmp_path / "client"), *(str(m.array(n)) for n in NAMES), str(m.control("i4") / "getitem")], check=True,
                          stdout=subprocess.PIPE, text=True, env=clean_environment(tmp_path)).stdout.splitlines()
     assert len(out) == len(NAMES) + 1
@@ -74,3 +79,80 @@ def test_node(numbers, tmp_path):
     assert len(out) == len(NAMES)
     for line in out:
         check(line, arrays)
+
+
+EXAMPLES = {"sh": ["sh"], "py": [sys.executable], "mjs": ["node"], "go": ["go", "run"]}
+
+
+@pytest.fixture
+def vectors(tmp_path, mount):
+    spec = Spec(np.random.default_rng(31).standard_normal((400, 24)).astype("f4"), deleted=[3, 100, 101, 399], segment_rows=150)
+    store, _ = write_store(tmp_path / "v.npk", {"emb": spec, "few rows": Spec(spec.logical()[:3])})
+    with mount(store) as m:
+        yield m, spec.logical()
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request, tmp_path):
+    """example(mount, array, row): the finished process."""
+    command = EXAMPLES[request.param]
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    argv = [*command, str(ROOT / "contrib" / "examples" / f"search.{request.param}")]
+    return lambda *words: subprocess.run([*argv, *map(str, words)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                         text=True, env=go_environment(tmp_path))
+
+
+def nearest(query, rows, k=5):
+    """[(row, cosine)] of the k best, in float64."""
+    q, x = query.astype("f8"), rows.astype("f8")
+    cosines = x @ q / (np.linalg.norm(x, axis=1) * np.linalg.norm(q))
+    return [(int(i), cosines[i]) for i in np.argsort(-cosines, kind="stable")[:k]]
+
+
+def check_hits(lines, want):
+    got = [(int(index), float(score)) for index, score in lines]
+    assert [index for index, _ in got] == [index for index, _ in want], (got, want)
+    assert np.allclose([score for _, score in got], [score for _, score in want], rtol=0, atol=1e-12), (got, want)
+
+
+# Go's library is compiled the first time.
+@pytest.mark.timeout(600)
+def test_example_searches(vectors, example):
+    m, x = vectors
+    for array, row, count in (("emb", 17, 5), ("emb", len(x) - 1, 5), ("few rows", 1, 3)):
+        done = example(m.path, array, row)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = [line.split() for line in done.stdout.splitlines()]
+        assert int(lines[0][0]) == row and float(lines[0][1]) == 1 and len(lines) == count
+        check_hits(lines, nearest(x[row], x if array == "emb" else x[:3]))
+
+
+@pytest.mark.timeout(600)
+def test_example_tells_why_a_search_is_refused(vectors, example):
+    m, x = vectors
+    done = example(m.path, "emb", len(x))
+    assert done.returncode != 0 and done.stdout == ""
+    assert done.stderr.startswith("ERR ERANGE ") and str(len(x)) in done.stderr, done.stderr
+    for words in (("emb",), (m.path, "emb"), (m.path, "emb", 1, 2), (m.path, "none", 1)):
+        done = example(*words)
+        assert done.returncode != 0 and done.stdout == "" and ("usage:" in done.stderr or "none" in done.stderr), done
+    assert example(m.path, "emb", 0).stdout.startswith("0 1")
+
+
+def test_python_example_sends_vectors(vectors, tmp_path):
+    m, x = vectors
+    q = np.random.default_rng(32).standard_normal((3, 24)).astype("f4")
+    argv = [*EXAMPLES["py"], str(ROOT / "contrib" / "examples" / "search.py"), str(m.path), "emb", str(tmp_path / "q.npy")]
+    np.save(tmp_path / "q.npy", q[0])
+    out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
+    check_hits([line.split() for line in out.splitlines()], nearest(q[0], x))
+    np.save(tmp_path / "q.npy", q)
+    out = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
+    lines = [line.split() for line in out.splitlines()]
+    assert [int(line[0]) for line in lines] == [0] * 5 + [1] * 5 + [2] * 5
+    for i in range(3):
+        check_hits([line[1:] for line in lines[5 * i:5 * i + 5]], nearest(q[i], x))
+    np.save(tmp_path / "q.npy", q.astype("f8"))
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.startswith("ERR EINVAL ") and "float64" in done.stderr
