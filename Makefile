@@ -104,7 +104,7 @@ $(BENCH_BIN): $(B)/%: $(B)/%.o $$(call helpers,$$(dir $$*)) $(B)/libnumpack.a
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(B)/libnumpack.a
 	$(CC) -pie -fsanitize=fuzzer $(LINK) $(LDFLAGS) -o $@ $^ $(ENGINE_LIBS)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path '$(B)/run-*' -prune -o -type f -name '*.d' -print 2>/dev/null)
 
 # --- what must be installed -------------------------------------------------------------------------------------------
 
