@@ -553,7 +553,8 @@ struct npk_search {
 	uint64_t k;
 	const char *rows; /* which rows, as one part of a selection (npk_view_open()); NULL: all */
 	unsigned threads; /* 0: one per CPU, at most 64 */
-	/* Called now and then by the calling thread; false ends the search with -ECANCELED. NULL: nobody asks. */
+	/* Called now and then by the calling thread; false ends the search with -ECANCELED. NULL: nobody asks. In between a
+	 * thread compares at most 512 MiB of rows, counted once for each query, or 128 rows where these are more. */
 	bool (*progress)(void *ctx, uint64_t rows_done, uint64_t rows_all);
 	void *ctx;
 };

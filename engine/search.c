@@ -20,6 +20,8 @@
 #define BLOCK_BYTES ((uint64_t)4 << 20)  /* of rows that a thread takes at once, at most */
 #define BLOCK_WORK ((uint64_t)256 << 20) /* the same times the queries: some tenths of a second */
 #define BLOCK_LEAST ((uint64_t)1 << 20)  /* times the queries: what starting a thread for it is worth */
+#define BLOCK_ROWS 256                   /* and so many more, */
+#define BLOCK_ROWS_FEW 64                /* so many where all of these are too much work */
 #define BLOCKS_EACH 16                   /* a thread takes so many at least, so that all end together */
 #define GATHER_BYTES ((uint64_t)256 << 10)
 #define GATHER_ROWS 4096
@@ -265,18 +267,20 @@ static uint64_t cpu_count(void)
 	return online > 0 ? (uint64_t)online : 1;
 }
 
-/* How many threads, and how many positions one takes at a time. */
+/* How many threads, and how many positions one takes at a time. A search that is cancelled ends between two blocks. */
 static void divide(struct search *s)
 {
 	uint64_t n = s->how->threads ? s->how->threads : cpu_count(), nq = s->q.nq, blocks;
 	uint64_t row_bytes = s->g->info.row_bytes ? s->g->info.row_bytes : 1;
 	uint64_t most = BLOCK_BYTES < BLOCK_WORK / nq ? BLOCK_BYTES : BLOCK_WORK / nq, least = BLOCK_LEAST / nq;
+	uint64_t more = BLOCK_WORK / nq / row_bytes;
 
 	n = n < THREADS_MAX ? n : THREADS_MAX;
 	s->block = s->axis.len / (n * BLOCKS_EACH);
 	s->block = s->block > least / row_bytes ? s->block : least / row_bytes;
 	s->block = s->block < most / row_bytes ? s->block : most / row_bytes;
-	s->block += 256;
+	more = more > BLOCK_ROWS_FEW ? more : BLOCK_ROWS_FEW;
+	s->block += more < BLOCK_ROWS ? more : BLOCK_ROWS;
 	blocks = (s->axis.len + s->block - 1) / s->block;
 	s->threads = (unsigned)(n < blocks ? n : blocks ? blocks : 1);
 }

@@ -122,6 +122,22 @@ def test_progress_and_the_end_before_the_end(opened):
     assert a.search(q, "l2", 1)[0].tolist() == [[0]]
 
 
+@pytest.mark.parametrize("dtype, metric, dim, nq", [("f4", "l2", 64, 20000), ("u1", "hamming", 16, 200000), ("f2", "js", 300, 3000)])
+def test_progress_with_many_queries(opened, dtype, metric, dim, nq):
+    """How much is done between two looks does not grow with the queries."""
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 256, (700, dim)).astype("u1") if dtype == "u1" else rng.random((700, dim)).astype(dtype)
+    a, q = opened(x), np.resize(x, (nq, dim))
+    most = max(128, (512 << 20) // (nq * dim * x.itemsize))
+    told = [0]
+    rows, _ = a.search(q, metric, 1, progress=lambda done, of: told.append(done) or True)
+    assert told[-1] == 700 and np.diff(told).max() <= most, told
+    np.testing.assert_array_equal(rows[:, 0], np.resize(np.arange(700), nq))    # each is its own nearest
+    told = []
+    refused(errno.ECANCELED, "cancelled", a.search, q, metric, 1, progress=lambda done, of: told.append(done))
+    assert len(told) == 1 and told[0] <= most
+
+
 SHRINK = """
 import ctypes, errno, os, sys
 import numpy as np
