@@ -9,14 +9,47 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+static struct npki_inode *new_inode(const char *path)
+{
+	struct npki_inode *n = calloc(1, sizeof(*n));
+
+	if (n)
+		n->path = strdup(path);
+	if (!n || !n->path) {
+		free(n);
+		return NULL;
+	}
+	n->refs = 1;
+	n->fd = -1;
+	pthread_mutex_init(&n->lock, NULL);
+	return n;
+}
+
+static void put_inode(struct npki_inode *n)
+{
+	if (!n || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	if (n->fd >= 0)
+		close(n->fd);
+	pthread_mutex_destroy(&n->lock);
+	free(n->path);
+	free(n);
+}
+
 int npki_file_new(
 	struct npki_file **out, int dirfd, const char *path, const struct npki_file_id *id, struct npk_err *err)
 {
 	struct npki_file *f = calloc(1, sizeof(*f));
 
-	if (f)
+	if (f) {
 		f->path = strdup(path);
-	if (!f || !f->path) {
+		f->inode = new_inode(path);
+	}
+	if (!f || !f->path || !f->inode) {
+		if (f) {
+			put_inode(f->inode);
+			free(f->path);
+		}
 		free(f);
 		return npk_fail(err, ENOMEM, "%.300s: no memory", path);
 	}
@@ -54,6 +87,7 @@ void npki_file_put(struct npki_file *f)
 	unmap(f->wmap);
 	if (f->fd >= 0)
 		close(f->fd);
+	put_inode(f->inode);
 	pthread_mutex_destroy(&f->lock);
 	free(f->path);
 	free(f);
@@ -173,4 +207,91 @@ void npki_file_close_fd(struct npki_file *f)
 		close(f->fd);
 	f->fd = -1;
 	pthread_mutex_unlock(&f->lock);
+}
+
+/* --- files that lost their name --------------------------------------------------------------------------------------- */
+
+int npki_file_share(struct npki_file *f, const struct npki_file *old, struct npk_err *err)
+{
+	struct npki_inode *n = old->inode;
+	char *path = strdup(f->path);
+
+	if (!path)
+		return npk_fail(err, ENOMEM, "%.300s: no memory", f->path);
+	pthread_mutex_lock(&n->lock);
+	free(n->path);
+	n->path = path;
+	pthread_mutex_unlock(&n->lock);
+	atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	put_inode(f->inode);
+	f->inode = n;
+	return 0;
+}
+
+/* Under f->inode->lock. Its latest name may be another file's by now. */
+static int open_left(const struct npki_file *f, int *out, struct npk_err *err)
+{
+	const char *path = f->inode->path;
+	struct stat st;
+	int fd, rc = npki_open_rw(f->dirfd, path, &fd, err);
+
+	if (rc == -ENOENT)
+		return npk_fail(err, ESTALE, "%.300s: was removed", path);
+	if (rc != 0)
+		return rc;
+	if (fstat(fd, &st) != 0)
+		rc = npk_fail(err, errno, "%.300s: %s", path, strerror(errno));
+	else if (st.st_ino != f->id.ino || st.st_dev != f->id.dev)
+		rc = npk_fail(err, ESTALE, "%.300s: was replaced", path);
+	if (rc != 0)
+		close(fd);
+	else
+		*out = fd;
+	return rc;
+}
+
+void npki_file_keep(struct npki_file *f)
+{
+	struct npki_inode *n = f->inode;
+
+	if (f->packed)
+		return;
+	pthread_mutex_lock(&n->lock);
+	n->keepers++;
+	if (n->fd < 0 && open_left(f, &n->fd, NULL) != 0)
+		n->fd = -1;
+	pthread_mutex_unlock(&n->lock);
+}
+
+void npki_file_unkeep(struct npki_file *f)
+{
+	struct npki_inode *n = f->inode;
+
+	if (f->packed)
+		return;
+	pthread_mutex_lock(&n->lock);
+	if (--n->keepers == 0 && n->fd >= 0) {
+		close(n->fd);
+		n->fd = -1;
+	}
+	pthread_mutex_unlock(&n->lock);
+}
+
+int npki_file_write_left(struct npki_file *f, const void *bytes, size_t len, uint64_t off, struct npk_err *err)
+{
+	struct npki_inode *n = f->inode;
+	int fd, rc = 0;
+
+	pthread_mutex_lock(&n->lock);
+	fd = n->fd;
+	if (fd < 0)
+		rc = open_left(f, &fd, err);
+	if (rc == 0)
+		rc = npki_pwrite_all(fd, bytes, len, off, n->path, err);
+	if (rc == 0 && n->fd < 0 && n->keepers > 0)
+		n->fd = fd;
+	else if (fd >= 0 && fd != n->fd)
+		close(fd);
+	pthread_mutex_unlock(&n->lock);
+	return rc;
 }

@@ -39,6 +39,22 @@ void npk_gen_put(struct npk_gen *g)
 	free(g);
 }
 
+void npk_gen_keep(struct npk_gen *g)
+{
+	for (size_t i = 0; i < g->nsegs; i++)
+		npki_file_keep(g->seg[i].file);
+	npk_gen_ref(g);
+}
+
+void npk_gen_unkeep(struct npk_gen *g)
+{
+	if (!g)
+		return;
+	for (size_t i = 0; i < g->nsegs; i++)
+		npki_file_unkeep(g->seg[i].file);
+	npk_gen_put(g);
+}
+
 const struct npk_gen_info *npk_gen_info(const struct npk_gen *g)
 {
 	return &g->info;
@@ -465,6 +481,10 @@ struct npk_gen *npki_gen_refile(struct npk_gen *old, const struct npki_layout *t
 	}
 	g->seg[0].nslots = g->info.slots;
 	g->nsegs = 1;
+	if (npki_file_share(g->seg[0].file, old->seg[0].file, NULL) != 0) {
+		npk_gen_put(g);
+		return NULL;
+	}
 	return g;
 }
 

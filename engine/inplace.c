@@ -94,32 +94,122 @@ static int current_slots(struct npk_array *a, const struct npk_gen *g, struct np
 	return rc;
 }
 
+/* Under a->lock. A name alone says little: a sync gives the name of a file that went to the one in its place. */
+static bool has_file(const struct npk_array *a, const struct npki_file *f)
+{
+	struct npki_file_id id;
+
+	return strcmp(a->entry->file, f->path) == 0 && npki_stat_file(f->dirfd, f->path, &id, NULL) == 0 && id.exists &&
+	       id.ino == f->id.ino && id.dev == f->id.dev;
+}
+
+/* Which array has the slots of `g`, whatever its name is; NULL: none. *owner is counted. */
+static int find_owner(struct npk_store *s, const struct npk_gen *g, struct npk_array **owner, struct npk_err *err)
+{
+	struct npk_array **list;
+	size_t n;
+	int rc = npk_store_list(s, &list, &n, err);
+
+	*owner = NULL;
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < n && !*owner && g->nsegs; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		if ((list[i]->cur && npk_gen_shares(list[i]->cur, g)) || has_file(list[i], g->seg[0].file))
+			*owner = npk_array_ref(list[i]);
+		pthread_mutex_unlock(&list[i]->lock);
+	}
+	npk_store_list_free(list, n);
+	return 0;
+}
+
+static bool is_left(const struct npk_gen *g)
+{
+	bool left = true;
+
+	for (size_t i = 0; i < g->nsegs; i++)
+		left &= atomic_load(&g->seg[i].file->inode->left);
+	return left;
+}
+
+/* What `now` is to a write: a generation to write through, or NULL: the files of `g` are no array's any more. */
+static int place_of(struct npki_tx *tx, struct npk_store *s, struct npk_array *a, const struct npk_gen *g,
+	struct npk_gen **now, struct npk_err *err)
+{
+	struct npk_array *owner = NULL;
+	struct npk_err why = {0};
+	int rc = a ? current_slots(a, g, now, &why) : -ESTALE;
+
+	if (rc == 0)
+		return npki_own_files(tx, a, now, err);
+	if (rc != -ESTALE || s->base)
+		return npk_fail(err, -rc, "%s", why.msg);
+	for (size_t i = 0; i < g->nsegs; i++)
+		if (atomic_load(&g->seg[i].file->inode->compacted))
+			return npk_fail(err, ESTALE, "array '%.200s': these rows were compacted", g->name);
+	if (is_left(g))
+		return 0;
+	rc = find_owner(s, g, &owner, err);
+	if (rc == 0 && owner) { /* it is being renamed */
+		rc = current_slots(owner, g, now, err);
+		if (rc == 0)
+			rc = npki_own_files(tx, owner, now, err);
+		npk_array_put(owner);
+	}
+	return rc;
+}
+
+static int write_left(void *ctx, const struct place *p, size_t done)
+{
+	const struct view_write *x = ctx;
+
+	return npki_file_write_left(p->f, x->bytes + done, p->len, p->off, x->err);
+}
+
+/* Files that no array has are written without a record. But what took them from their array must be durable first: a
+ * recovery may not find the array as it was, with these bytes in it, nor miss a checksum of theirs. */
+static int seal_left(struct npk_store *s, const struct npk_gen *g, struct npk_err *err)
+{
+	int rc = npki_seal(s, err);
+
+	for (size_t i = 0; i < g->nsegs && rc == 0; i++)
+		atomic_store(&g->seg[i].file->inode->left, true);
+	return rc;
+}
+
 int npk_view_pwrite(
 	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err)
 {
 	const struct npk_view_info *info = npk_view_info(v);
-	struct npk_gen *now = NULL;
+	struct npk_gen *g = npk_view_gen(v), *now = NULL;
+	struct npk_store *s = a ? a->store : g->store;
 	struct npki_tx tx;
-	struct view_write x = {&tx, a->store, bytes, err};
+	struct view_write x = {&tx, s, bytes, err};
+	bool seal_first;
 	int rc;
 
 	if (off > info->bytes || len > info->bytes - off)
 		return npk_fail(err, EINVAL, "view: bytes %" PRIu64 " + %zu of %" PRIu64, off, len, info->bytes);
+	if (!a && s->base)
+		return npk_fail(err, ESTALE, "array '%.200s' is gone, and the transaction with it", g->name);
 	do {
-		rc = npki_tx_begin(&tx, a->store, err);
+		rc = npki_tx_begin(&tx, s, err);
 		if (rc != 0)
 			return rc;
-		rc = current_slots(a, npk_view_gen(v), &now, err);
-		if (rc == 0)
-			rc = npki_own_files(&tx, a, &now, err);
-		if (rc == 0)
+		rc = place_of(&tx, s, a, g, &now, err);
+		seal_first = rc == 0 && !now && !is_left(g);
+		if (rc == 0 && now)
 			rc = each_place(v, now, off, len, is_place_sealed, &x);
-		if (rc == 0)
+		if (rc == 0 && now)
 			rc = each_place(v, now, off, len, write_place, &x);
+		else if (rc == 0 && !seal_first)
+			rc = each_place(v, g, off, len, write_left, &x);
 		npk_gen_put(now);
 		now = NULL;
 		npki_tx_abort(&tx); /* there is no record */
-		if (rc == -EAGAIN && npki_seal(a->store, err) != 0)
+		if (seal_first)
+			rc = seal_left(s, g, err) == 0 ? -EAGAIN : -EIO;
+		else if (rc == -EAGAIN && npki_seal(s, err) != 0)
 			rc = -EIO;
 	} while (rc == -EAGAIN);
 	return rc;

@@ -208,6 +208,11 @@ int npk_array_info_json(struct npk_array *a, struct npk_text *out, struct npk_er
 int npk_gen_get(struct npk_gen **out, struct npk_array *a, struct npk_err *err);
 struct npk_gen *npk_gen_ref(struct npk_gen *g);
 void npk_gen_put(struct npk_gen *g);
+/* Takes a reference, and until the unkeep() that ends it the data files stay open for writing (one descriptor each, however
+ * many keep them), so that npk_view_pwrite() reaches them when no array has them any more. One that cannot be opened is no
+ * error here: that write tries again, and says why. From any thread; unkeep() of NULL is fine. */
+void npk_gen_keep(struct npk_gen *g);
+void npk_gen_unkeep(struct npk_gen *g);
 
 struct npk_gen_info {
 	uint64_t number; /* unique in the store while it is open, counts from 1 */
@@ -418,7 +423,8 @@ int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err);
 /* The bytes collected so far replace those of a view, in its C order, in one change: the death of the process leaves all of
  * it or nothing, flags and power cuts as for npk_array_replace(). `v` is of a generation of `a`, both of the store that
  * the handle was opened on; dtype and shape given to npk_save_open() do not matter. -EINVAL: another number of bytes;
- * -ESTALE as for npk_view_pwrite(). Ends the handle either way. */
+ * -ESTALE: the rows that the view shows are no longer the array's (compacted, saved over, removed). Ends the handle either
+ * way. */
 int npk_save_replace(struct npk_save *w, struct npk_view *v, struct npk_array *a, unsigned flags, struct npk_err *err);
 void npk_save_abort(struct npk_save *w);
 
@@ -459,8 +465,10 @@ int npk_store_change(struct npk_store *s, struct npk_step *step, size_t n, unsig
 /* Adds `nrows` rows of zeros; nothing is written but the file's new length. */
 int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err);
 /* Writes bytes in place: `len` from byte `off` of the view's C-order form on, through a generation of `a`. Not one change
- * but as many as pages: a crash may leave a part of it. -ESTALE: the rows that the view shows are no longer the array's
- * (compacted, saved over, removed); after a drop they still are. */
+ * but as many as pages: a crash may leave a part of it. After a drop the rows are still the array's. After a save
+ * over, a rename over or a removal (`a` may then be NULL) they are those of a file without a name: views of that generation
+ * show what is written, no array does. -ESTALE: they were compacted; or nobody kept the file, see npk_gen_keep(), and it is
+ * gone; or the generation is of a transaction and the array changed in it. */
 int npk_view_pwrite(
 	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
 /* Gives the room of deleted rows back. Readers keep the layout they have. */

@@ -356,6 +356,8 @@ int npk_array_compact(struct npk_array *a, struct npk_err *err)
 	if (rc == 0 && npki_tx_set(&tx, a->name, a->name_len, g->info.dtype, &g->info.shape, path,
 			       npki_tick(a->store->writer)) != 0)
 		rc = npk_fail(err, ENOMEM, "no memory");
+	for (size_t i = 0; rc == 0 && i < g->nsegs; i++)
+		atomic_store(&g->seg[i].file->inode->compacted, true);
 	npk_gen_put(g);
 	return end(&tx, rc, err);
 }

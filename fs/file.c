@@ -27,6 +27,7 @@ struct file {
 	struct npk_text head; /* lock: a header that is being written over ours */
 	int sticky;           /* lock: the error of a write, returned again by every FLUSH */
 	uint64_t clone_of;    /* lock: the generation that copy_file_range() made this array of; 0: none */
+	struct npk_gen *kept; /* lock: the generation whose files stay open for this writer; NULL: none */
 	struct npkfs_caller who;
 };
 
@@ -219,7 +220,8 @@ static int take_grown(struct writing *w, struct npk_err *err)
 static bool is_current(struct writing *w)
 {
 	struct npk_gen *g = NULL;
-	bool same = npk_gen_get(&g, w->a, NULL) == 0 && npk_gen_info(g)->number == npk_gen_info(w->l->gen)->number;
+	bool same = w->a != NULL && npk_gen_get(&g, w->a, NULL) == 0 &&
+		    npk_gen_info(g)->number == npk_gen_info(w->l->gen)->number;
 
 	npk_gen_put(g);
 	return same;
@@ -361,29 +363,40 @@ static int take_current(struct writing *w, struct npk_err *err)
 	return rc;
 }
 
+static void announce_written(struct writing *w)
+{
+	struct npkfs_session *s = w->f->h.s;
+	struct npkfs_node *node = w->f->h.node;
+	size_t len;
+	char *called = npkfs_node_called(node, &len);
+
+	npkfs_announce_written(s, node, called, called != NULL ? len : 0);
+	free(called);
+	if (w->a != NULL)
+		npkfs_announce_grown(s, node->space, w->a, NULL); /* its time */
+}
+
 static int write_array(struct file *f, struct npkfs_layout *l, struct npkfs_write *q, struct npk_err *err)
 {
 	struct writing w = {.f = f, .l = l};
 	struct npkfs_session *s = f->h.s;
-	const char *name;
-	size_t len;
+	struct npk_err why = {0};
 	int rc;
 
 	if (atomic_load(&f->h.node->converted))
 		rc = npk_fail(err, EINVAL, "the array was converted when it was complete: open it anew to change it");
 	else if (atomic_load(&f->h.node->compacted) && !(f->flags & O_APPEND))
 		rc = npk_fail(err, ESTALE, "the array was compacted: open it anew");
-	else
-		rc = npkfs_node_array(s, f->h.node, &w.a, err);
+	else if ((rc = npkfs_node_array(s, f->h.node, &w.a, &why)) == -ENOENT && !(f->flags & O_APPEND))
+		rc = 0; /* unlinked: the file lives on for who has it open */
+	else if (rc != 0)
+		rc = npk_fail(err, -rc, "%s", why.msg);
 	if (rc == 0 && (f->flags & O_APPEND))
 		rc = take_current(&w, err);
 	if (rc == 0)
 		rc = write_joined(&w, q->off, q->buf, q->len, q->owner, err);
-	if (w.written) {
-		name = npk_array_name(w.a, &len);
-		npkfs_announce_written(s, f->h.node, name, len);
-		npkfs_announce_grown(s, f->h.node->space, w.a, NULL); /* its time */
-	}
+	if (w.written)
+		announce_written(&w);
 	if (rc == 0)
 		rc = npkfs_sync_change(s, err);
 	q->announced = w.written || w.grown;
@@ -427,6 +440,19 @@ static int write_either(struct file *f, struct npkfs_write *q, struct npk_err *e
 	return st != NULL ? rc : npk_fail(err, EIO, "an array that cannot be written");
 }
 
+/* An array that is saved over or removed lives on for its writers. Needs f->lock, or that nobody has `f` yet. */
+static void keep_files(struct file *f)
+{
+	struct npkfs_layout *l = npkfs_node_layout(f->h.node);
+
+	if (l != NULL && l->gen != f->kept) {
+		npk_gen_keep(l->gen);
+		npk_gen_unkeep(f->kept);
+		f->kept = l->gen;
+	}
+	npkfs_layout_put(l);
+}
+
 static int write_file(struct npkfs_handle *h, struct npkfs_write *q, size_t *taken, struct npk_err *err)
 {
 	struct file *f = (struct file *)h;
@@ -438,6 +464,8 @@ static int write_file(struct npkfs_handle *h, struct npkfs_write *q, size_t *tak
 	rc = write_either(f, q, err);
 	if (rc != 0)
 		f->sticky = rc;
+	else
+		keep_files(f);
 	f->clone_of = 0;
 	pthread_mutex_unlock(&f->lock);
 	*taken = rc == 0 ? q->len : 0;
@@ -492,6 +520,7 @@ static void close_file(struct npkfs_handle *h)
 	}
 	npk_text_fini(&f->tail);
 	npk_text_fini(&f->head);
+	npk_gen_unkeep(f->kept);
 	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
@@ -618,8 +647,10 @@ int npkfs_file_open(struct npkfs_session *s, struct npkfs_node *node, struct npk
 	o->direct_io = f->h.direct;
 	o->keep_cache = !f->h.direct;
 	atomic_fetch_add(&node->handles, 1);
-	if (mode != O_RDONLY)
+	if (mode != O_RDONLY) {
 		atomic_fetch_add(&node->writers, 1);
+		keep_files(f);
+	}
 	if (mode == O_RDWR) {
 		atomic_fetch_add(&node->writable, 1);
 		atomic_fetch_add(&s->writable, 1);

@@ -84,12 +84,13 @@ static int mint(
 
 static int overwrite(struct view_writer *w, uint64_t off, const void *buf, size_t len, struct npk_err *err)
 {
-	struct npk_array *a;
-	int rc = npkfs_node_array(w->h.s, w->h.node, &a, err);
+	struct npk_array *a = NULL;
+	struct npk_err why = {0};
+	int rc = npkfs_node_array(w->h.s, w->h.node, &a, &why);
 
-	if (rc != 0)
-		return rc;
-	rc = npk_view_pwrite(atomic_load(&w->h.node->view), a, off, buf, len, err);
+	if (rc != 0 && rc != -ENOENT)
+		return npk_fail(err, -rc, "%s", why.msg);
+	rc = npk_view_pwrite(atomic_load(&w->h.node->view), a, off, buf, len, err); /* a NULL: the array is gone */
 	npk_array_put(a);
 	return rc;
 }
@@ -225,6 +226,7 @@ static void close_view(struct npkfs_handle *h)
 		npk_text_fini(&path);
 	}
 	npkfs_payload_fini(&w->payload);
+	npk_gen_unkeep(h->node->gen);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
 }
@@ -257,6 +259,7 @@ int npkfs_view_open_write(struct npkfs_session *s, struct npkfs_node *node, stru
 	w->header_len = npk_npy_header(w->header, info->dtype, &info->shape, s->config->header);
 	npkfs_payload_init(&w->payload, s, node->space, false);
 	pthread_mutex_init(&w->lock, NULL);
+	npk_gen_keep(node->gen);
 	o->direct_io = true; /* and with that no shared map */
 	*out = &w->h;
 	return 0;

@@ -373,7 +373,7 @@ class Run:
         self.held.append(Held(name, a, np.load(self.path(name), mmap_mode=mode), mode == "r+"))
 
     def write_held(self, rng, name):
-        writable = [h for h in self.held if h.writable and any(h.slots is a.slots for a in self.arrays.values())]
+        writable = [h for h in self.held if h.writable]
         if not writable:
             return
         h = writable[int(rng.integers(0, len(writable)))]

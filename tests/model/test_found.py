@@ -1,11 +1,12 @@
 """What the model checker found once, each as short as it made it."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
 
-from harness import same
+from harness import BUILD, same
 
 A = np.arange(300, dtype="f4").reshape(100, 3)
 
@@ -43,3 +44,64 @@ def test_an_old_generation_follows_a_rename(rw, how):
     assert (rw.load("z")[50 - (2 if how == "exchange" else 1)] == -2).all()
     want = A + 1000
     same(rw.load("y"), want)
+
+
+@pytest.mark.parametrize("how", ["save", "rename", "command", "unlink", "unlink and save"])
+@pytest.mark.parametrize("synced", ["never", "after the first write", "before it"])
+def test_an_old_generation_lives_on_like_an_unlinked_file(mount, tmp_path, how, synced):
+    """Its writer writes on and sees what it writes; no array shows it, before a kill -9 or after."""
+    store, new = tmp_path / "s.npk", A[:50] * 2
+    m = mount.start(store, "create", ro=False)
+    try:
+        np.save(m.array("x"), A)
+        np.save(m.array("y"), A + 1000)
+        np.save(m.array("z"), new)
+        if synced != "never":
+            (m.control() / "sync").write_text("1\n")
+        old = m.load("x", mmap_mode="r+")
+        fd = os.open(m.array("x"), os.O_WRONLY)
+        old[0] = -1
+        old.flush()
+        if how == "save":
+            np.save(m.array("x"), new)
+        elif how == "rename":
+            os.replace(m.array("z"), m.array("x"))
+        elif how == "command":
+            os.unlink(m.array("x"))
+            (m.control("z") / "rename").write_text("x\n")
+        else:
+            os.unlink(m.array("x"))
+            if how == "unlink and save":
+                np.save(m.array("x"), new)
+        if synced == "before it":
+            (m.control() / "sync").write_text("1\n")
+        want = A.copy()
+        want[0] = -1
+        old[7] = want[7] = -2
+        old.flush()
+        assert os.pwrite(fd, np.full(3, -3, "f4").tobytes(), 128 + 8 * 12) == 12
+        want[8] = -3
+        same(np.array(old), want)
+        if synced == "after the first write":      # the old file loses its name
+            (m.control() / "sync").write_text("1\n")
+            assert os.pwrite(fd, np.full(3, -4, "f4").tobytes(), 128 + 9 * 12) == 12
+            old[10] = -5
+            old.flush()
+            want[9], want[10] = -4, -5
+            same(np.array(old), want)
+        os.fsync(fd)
+        os.close(fd)
+        is_there = how != "unlink"
+        if is_there:
+            same(m.load("x"), new)
+        same(m.load("y"), A + 1000)
+        del old
+    finally:
+        mount.kill(m)
+    npk = subprocess.run([BUILD / "npk", "verify", str(store)], capture_output=True, text=True)
+    assert npk.returncode == 0, npk.stdout + npk.stderr
+    with mount(store, ro=False) as m:
+        assert os.path.exists(m.array("x")) == is_there
+        if is_there:
+            same(m.load("x"), new)
+        same(m.load("y"), A + 1000)
