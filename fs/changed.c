@@ -115,29 +115,46 @@ static void growth_told(void *ctx)
 	free(p);
 }
 
+/* Whoever finds `publishing` set may rely on the call being in the queue. */
+static pthread_mutex_t telling = PTHREAD_MUTEX_INITIALIZER;
+
+/* Needs `telling`. *queued: the call is in the queue, but it is another one. */
+static int queue_growth(struct npkfs_session *s, struct growth *p, bool *queued)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&p->node->lock);
+	*queued = p->node->publishing;
+	p->node->publishing = true;
+	pthread_mutex_unlock(&p->node->lock);
+	if (*queued)
+		return 0;
+	rc = npkfs_inval_call(&s->inval, growth_told, p);
+	if (rc != 0) {
+		pthread_mutex_lock(&p->node->lock);
+		p->node->publishing = false;
+		pthread_mutex_unlock(&p->node->lock);
+	}
+	return rc;
+}
+
 int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err)
 {
-	struct growth *p;
+	struct growth *p = malloc(sizeof(*p));
 	bool queued;
+	int rc;
 
-	pthread_mutex_lock(&node->lock);
-	queued = node->publishing;
-	node->publishing = true;
-	pthread_mutex_unlock(&node->lock);
-	if (queued)
+	if (p == NULL)
+		return npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
+	*p = (struct growth){.s = s, .node = npkfs_node_ref(&s->inodes, node)};
+	pthread_mutex_lock(&telling);
+	rc = queue_growth(s, p, &queued);
+	pthread_mutex_unlock(&telling);
+	if (rc == 0 && !queued)
 		return 0;
-	p = malloc(sizeof(*p));
-	if (p != NULL) {
-		*p = (struct growth){.s = s, .node = npkfs_node_ref(&s->inodes, node)};
-		if (npkfs_inval_call(&s->inval, growth_told, p) == 0)
-			return 0;
-		npkfs_node_put(&s->inodes, node);
-		free(p);
-	}
-	pthread_mutex_lock(&node->lock);
-	node->publishing = false;
-	pthread_mutex_unlock(&node->lock);
-	return npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
+	npkfs_node_put(&s->inodes, node);
+	free(p);
+	return rc == 0 ? 0 : npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
 }
 
 int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err)
