@@ -1,6 +1,6 @@
 /* array.c - <name>.npy: a node per generation. A reader keeps the layout that it opened, for ever; who opens the name
  * after a change gets another node with pages of its own. */
-#include "fs.h"
+#include "changed.h"
 #include "names.h"
 #include "file.h"
 #include "layout.h"
@@ -84,6 +84,23 @@ void npkfs_node_call(struct npkfs_node *node, const char *name, size_t len)
 	free(old);
 }
 
+/* A lookup may come between a change and its announcement. Of what another process changed there is no other one, and whoever
+ * asks is to have it at once. */
+static int take_newer(struct npkfs_session *s, struct npkfs_node *node, struct npk_gen *g, struct npk_err *err)
+{
+	bool newer;
+	int rc = npkfs_node_update(s, node, g, err);
+
+	if (rc != 0)
+		return rc;
+	pthread_mutex_lock(&node->lock);
+	newer = node->shown != NULL && !node->publishing;
+	pthread_mutex_unlock(&node->lock);
+	if (!s->rw)
+		npkfs_node_show_size(node, NULL);
+	return newer ? npkfs_tell_grown(s, node, err) : 0;
+}
+
 int npkfs_array_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npkfs_node **out,
 	struct npk_err *err)
 {
@@ -105,7 +122,7 @@ int npkfs_array_node(struct npkfs_session *s, struct npkfs_space *sp, struct npk
 	key.number = npk_gen_info(g)->number; /* unique: the name may change */
 	node = npkfs_node_by_key(&s->inodes, &key);
 	if (node != NULL)
-		rc = npkfs_node_update(s, node, g, err);
+		rc = take_newer(s, node, g, err);
 	else
 		rc = new_node(s, &key, a, g, &node, err);
 	npk_gen_put(g);

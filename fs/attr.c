@@ -86,12 +86,13 @@ static void fill_staged(const struct npkfs_staged *f, struct stat *st)
 
 void npkfs_stat_array(struct npkfs_session *s, const struct npkfs_node *node, struct stat *st)
 {
-	struct npkfs_layout *l = npkfs_node_layout((struct npkfs_node *)node);
+	uint64_t bytes = 0;
+	struct npkfs_layout *l = npkfs_node_shown((struct npkfs_node *)node, &bytes);
 	struct npkfs_staged *f = l == NULL ? npkfs_node_staged((struct npkfs_node *)node) : NULL;
 
 	if (l != NULL) {
 		fill_gen(npk_gen_info(l->gen), st);
-		st->st_size = (off_t)(l->header_len + l->bytes);
+		st->st_size = (off_t)(l->header_len + bytes);
 		st->st_blocks = (blkcnt_t)npk_gen_info(l->gen)->blocks;
 	} else if (f != NULL) {
 		fill_staged(f, st);

@@ -1,9 +1,11 @@
 /* changed.c - see changed.h. */
 #include "changed.h"
 #include "layout.h"
+#include "log.h"
 #include "names.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -46,13 +48,120 @@ void npkfs_announce(struct npkfs_session *s, struct npkfs_space *sp, const void 
 		announce_names(s, name, len);
 }
 
+/* --- rows are added ------------------------------------------------------------------------------------------------------ */
+
+struct growth {
+	struct npkfs_session *s;
+	struct npkfs_node *node;
+};
+
+/* The size is pushed, by the last byte: an answer to GETATTR that crosses a notification is thrown away by the kernel, and the
+ * reader goes on with the size of before. */
+static void push_size(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l)
+{
+	uint64_t end = l->header_len + l->bytes;
+	struct npk_err err;
+	char last;
+
+	/* Not over a page that may be dirty: the byte in the map is the newer one. Then the size is only forgotten. */
+	if (atomic_load(&node->writable) > 0)
+		return;
+	if (npk_view_read(l->view, l->bytes - 1, &last, 1, &err) != 0) {
+		npkfs_log(NPKFS_WARN, "the size of node %llu: %s", (unsigned long long)node->id, err.msg);
+		return;
+	}
+	npkfs_inval_store_now(&s->inval, node->id, end - 1, last);
+	npkfs_inval_range_now(&s->inval, node->id, end - 1, 1); /* somebody may have overwritten that byte meanwhile */
+}
+
+/* The kernel learns of a longer file in the order in which a reader cannot see half of it: the rows can be read already; the
+ * page in which the file ended goes, then the size grows, then the header. */
+static void show_size(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l, uint64_t from)
+{
+	bool grown = l->header_len + l->bytes > from;
+
+	if (grown)
+		npkfs_inval_range_now(&s->inval, node->id, from, 1);
+	npkfs_node_show_size(node, l);
+	if (grown)
+		push_size(s, node, l);
+}
+
+static void show_grown(struct npkfs_session *s, struct npkfs_node *node)
+{
+	struct npkfs_layout *l, *before;
+	uint64_t bytes;
+
+	pthread_mutex_lock(&node->lock);
+	node->publishing = false; /* what comes from here on is told by the next call */
+	pthread_mutex_unlock(&node->lock);
+	before = npkfs_node_shown(node, &bytes);
+	l = npkfs_node_layout(node);
+	if (l != NULL && before != NULL) {
+		show_size(s, node, l, before->header_len + before->bytes);
+		npkfs_node_show_header(node, l);
+		npkfs_inval_range_now(&s->inval, node->id, 0, l->header_len);
+	}
+	npkfs_layout_put(before);
+	npkfs_layout_put(l);
+}
+
+static void growth_told(void *ctx)
+{
+	struct growth *p = ctx;
+
+	show_grown(p->s, p->node);
+	npkfs_node_put(&p->s->inodes, p->node);
+	free(p);
+}
+
+/* Whoever finds `publishing` set may rely on the call being in the queue. */
+static pthread_mutex_t telling = PTHREAD_MUTEX_INITIALIZER;
+
+/* Needs `telling`. *queued: the call is in the queue, but it is another one. */
+static int queue_growth(struct npkfs_session *s, struct growth *p, bool *queued)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&p->node->lock);
+	*queued = p->node->publishing;
+	p->node->publishing = true;
+	pthread_mutex_unlock(&p->node->lock);
+	if (*queued)
+		return 0;
+	rc = npkfs_inval_call(&s->inval, growth_told, p);
+	if (rc != 0) {
+		pthread_mutex_lock(&p->node->lock);
+		p->node->publishing = false;
+		pthread_mutex_unlock(&p->node->lock);
+	}
+	return rc;
+}
+
+int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err)
+{
+	struct growth *p = malloc(sizeof(*p));
+	bool queued;
+	int rc;
+
+	if (p == NULL)
+		return npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
+	*p = (struct growth){.s = s, .node = npkfs_node_ref(&s->inodes, node)};
+	pthread_mutex_lock(&telling);
+	rc = queue_growth(s, p, &queued);
+	pthread_mutex_unlock(&telling);
+	if (rc == 0 && !queued)
+		return 0;
+	npkfs_node_put(&s->inodes, node);
+	free(p);
+	return rc == 0 ? 0 : npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
+}
+
 int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
-	struct npkfs_layout *before, *after;
 	struct npkfs_node *node;
 	struct npk_gen *g;
-	uint64_t end;
 	int rc = npk_gen_get(&g, a, err);
 
 	atomic_fetch_add(&s->epoch, 1);
@@ -60,18 +169,10 @@ int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct
 		return rc;
 	key.number = npk_gen_info(g)->number;
 	node = npkfs_node_by_key(&s->inodes, &key);
-	before = node != NULL ? npkfs_node_layout(node) : NULL;
-	if (before != NULL) {
+	if (node != NULL)
 		rc = npkfs_node_update(s, node, g, err);
-		after = npkfs_node_layout(node);
-		end = before->header_len + before->bytes;
-		/* The header, and the page in which the file ended. */
-		npkfs_inval_range(&s->inval, node->id, 0, before->header_len);
-		if (after != NULL && after->bytes > before->bytes)
-			npkfs_inval_range(&s->inval, node->id, end, 1);
-		npkfs_layout_put(after);
-	}
-	npkfs_layout_put(before);
+	if (node != NULL && rc == 0)
+		rc = npkfs_tell_grown(s, node, err);
 	npkfs_node_put(&s->inodes, node);
 	npk_gen_put(g);
 	return rc;

@@ -10,6 +10,8 @@ void npkfs_announce(
 	struct npkfs_session *s, struct npkfs_space *sp, const void *name, size_t len, enum npk_change what);
 /* Rows were added to `a`, or its time changed: its node shows them. */
 int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err);
+/* The node has a longer layout than the kernel was told: npkfs_node_update(). */
+int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err);
 /* Bytes of generation `g` of the array called `name` were overwritten by way of node `but`, which may be NULL: other nodes
  * that may show the same slots have stale pages. */
 void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *but, const char *name, size_t len);

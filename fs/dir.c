@@ -97,7 +97,9 @@ void npkfs_entry_fill(struct npkfs_session *s, struct npkfs_node *node, struct f
 	e->entry_timeout = node->type->name_ttl && node->space == NULL && is_settled(node) && !is_ambiguous(s, node)
 				   ? s->config->attr_ttl
 				   : 0;
-	e->attr_timeout = npkfs_attr_timeout(s, node);
+	/* A size that changes before the kernel has made its inode of this answer cannot be told: it must ask once more. */
+	if (!s->rw || node->type != &npkfs_array_type || atomic_load(&node->known))
+		e->attr_timeout = npkfs_attr_timeout(s, node);
 	npkfs_node_remember(&s->inodes, node);
 }
 

@@ -126,11 +126,18 @@ static void put_layout(void *layout)
 	npkfs_layout_put(layout);
 }
 
-static int read_layout(struct npkfs_layout *l, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err)
+/* The header never promises rows that the kernel does not know the size of: that of the layout which is shown. */
+static int read_layout(struct npkfs_layout *l, struct npkfs_layout *shown, uint64_t off, size_t len,
+	struct npkfs_out *out, struct npk_err *err)
 {
+	int rc;
+
 	out->done = put_layout;
 	out->ctx = l;
-	return npkfs_npy_read(l->header, l->header_len, l->view, off, len, out, err);
+	rc = npkfs_npy_read(shown->header_len == l->header_len ? shown->header : l->header, l->header_len, l->view, off,
+		len, out, err);
+	npkfs_layout_put(shown);
+	return rc;
 }
 
 static int read_staged(struct npkfs_staged *st, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err)
@@ -149,12 +156,12 @@ static int read_staged(struct npkfs_staged *st, uint64_t off, size_t len, struct
 
 static int read_file(struct npkfs_handle *h, uint64_t off, size_t len, struct npkfs_out *out, struct npk_err *err)
 {
-	struct npkfs_layout *l = npkfs_node_layout(h->node);
+	struct npkfs_layout *shown, *l = npkfs_node_layouts(h->node, &shown);
 	struct npkfs_staged *st;
 	int rc;
 
 	if (l != NULL)
-		return read_layout(l, off, len, out, err);
+		return read_layout(l, shown, off, len, out, err);
 	st = npkfs_node_staged(h->node);
 	if (st == NULL)
 		return npk_fail(err, EIO, "an array that cannot be read");
@@ -399,6 +406,8 @@ static int write_array(struct file *f, struct npkfs_layout *l, struct npkfs_writ
 		announce_written(&w);
 	if (rc == 0)
 		rc = npkfs_sync_change(s, err);
+	if (w.grown && !f->h.direct) /* answered at once, and the kernel goes by what it has written */
+		npkfs_node_show_size(f->h.node, NULL);
 	q->announced = w.written || w.grown;
 	npk_array_put(w.a);
 	npkfs_layout_put(w.l);

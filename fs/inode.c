@@ -64,6 +64,7 @@ void npkfs_node_discard(struct npkfs_node *node)
 	npkfs_export_put(node->export);
 	npk_gen_put(node->gen);
 	npkfs_layout_put(node->layout);
+	npkfs_layout_put(node->shown);
 	npkfs_staged_put(node->staged);
 	npkfs_space_put(node->space);
 	free(node->called);
@@ -331,6 +332,8 @@ void npkfs_node_forget(struct npkfs_inodes *t, uint64_t id, uint64_t n)
 	node = *id_slot(t, id);
 	if (node != NULL) {
 		node->nlookup -= n < node->nlookup ? n : node->nlookup;
+		if (node->nlookup == 0)
+			atomic_store(&node->known, false);
 		unused = unlink_if_unused(t, node);
 	}
 	pthread_mutex_unlock(&t->lock);

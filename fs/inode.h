@@ -44,12 +44,16 @@ struct npkfs_node {
 	/* Of arrays. */
 	pthread_mutex_t lock;        /* memory only; no other lock is taken under it */
 	struct npkfs_layout *layout; /* lock; NULL: damaged or staged */
+	struct npkfs_layout *shown;  /* lock; the shorter one that the kernel was last told; counted. NULL: `layout` */
+	uint64_t shown_bytes;        /* lock; behind the header, as stat(2) tells; while `shown` is set */
+	bool publishing;             /* lock; the notify thread has been asked to tell the kernel of `layout` */
 	struct npkfs_staged *staged; /* lock; what is being written; counted */
 	char *called;                /* lock: the array's name now, after renames; NULL: as in `name` */
 	size_t called_len;           /* lock */
 	_Atomic unsigned handles;    /* open now */
 	_Atomic unsigned writers;    /* of these, those that may write */
 	_Atomic unsigned writable;   /* of these, O_RDWR: there may be dirty pages of a map */
+	_Atomic bool known;          /* the kernel has asked by its id: notifications reach it */
 	_Atomic bool compacted;      /* the slots are gone: no more in-place writes */
 	_Atomic bool converted;      /* what was written is not what the array has: likewise */
 

@@ -88,19 +88,48 @@ static int send_to_kernel(struct npkfs_inval *q, const struct npkfs_inval_item *
 }
 
 /* ENOENT: the kernel does not know the name or node, so there was nothing to forget. */
-static void send_item(struct npkfs_inval *q, const struct npkfs_inval_item *i)
+static void note_sent(struct npkfs_inval *q, int rc, uint64_t id, const char *what)
 {
-	int rc;
-
-	if (i->kind == CALL) {
-		i->fn(i->ctx);
-		return;
-	}
-	rc = send_to_kernel(q, i);
 	NPKFS_COUNT(q->stats->invalidations);
 	if (rc != 0 && rc != -ENOENT && rc != -ENOTDIR && rc != -ENODEV && rc != -ENOTCONN)
-		npkfs_log(NPKFS_WARN, "invalidating %s of node %llu: %s", i->kind == ENTRY ? i->name : "the pages",
-			(unsigned long long)i->id, strerror(-rc));
+		npkfs_log(NPKFS_WARN, "invalidating %s of node %llu: %s", what, (unsigned long long)id, strerror(-rc));
+}
+
+static void send_item(struct npkfs_inval *q, const struct npkfs_inval_item *i)
+{
+	if (i->kind == CALL)
+		i->fn(i->ctx);
+	else
+		note_sent(q, send_to_kernel(q, i), i->id, i->kind == ENTRY ? i->name : "the pages");
+}
+
+/* At the end of the mount nobody reads any more, and nobody may be there to let a page go. */
+static bool has_stopped(struct npkfs_inval *q)
+{
+	bool stop;
+
+	pthread_mutex_lock(&q->lock);
+	stop = q->stop;
+	pthread_mutex_unlock(&q->lock);
+	return stop;
+}
+
+void npkfs_inval_range_now(struct npkfs_inval *q, uint64_t id, uint64_t off, uint64_t len)
+{
+	const struct npkfs_inval_item item = {.kind = RANGE, .id = id, .off = off, .len = len};
+
+	if (!has_stopped(q))
+		note_sent(q, send_to_kernel(q, &item), id, "the pages");
+}
+
+void npkfs_inval_store_now(struct npkfs_inval *q, uint64_t id, uint64_t off, char byte)
+{
+	struct fuse_bufvec v = FUSE_BUFVEC_INIT(1);
+
+	v.buf[0].mem = &byte;
+	if (!has_stopped(q))
+		note_sent(
+			q, fuse_lowlevel_notify_store(q->fuse, id, (off_t)off, &v, FUSE_BUF_NO_SPLICE), id, "the size");
 }
 
 static void *inval_main(void *arg)

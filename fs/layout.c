@@ -59,11 +59,71 @@ struct npkfs_layout *npkfs_node_layout(struct npkfs_node *node)
 
 void npkfs_node_set_layout(struct npkfs_node *node, struct npkfs_layout *l)
 {
-	struct npkfs_layout *old;
+	struct npkfs_layout *old, *shown;
 
 	pthread_mutex_lock(&node->lock);
 	old = node->layout;
+	shown = node->shown;
 	node->layout = l;
+	node->shown = NULL;
+	pthread_mutex_unlock(&node->lock);
+	npkfs_layout_put(old);
+	npkfs_layout_put(shown);
+}
+
+struct npkfs_layout *npkfs_node_shown(struct npkfs_node *node, uint64_t *bytes)
+{
+	struct npkfs_layout *l;
+
+	pthread_mutex_lock(&node->lock);
+	l = node->shown != NULL ? node->shown : node->layout;
+	if (l != NULL) {
+		atomic_fetch_add(&l->refs, 1);
+		*bytes = node->shown != NULL ? node->shown_bytes : l->bytes;
+	}
+	pthread_mutex_unlock(&node->lock);
+	return l;
+}
+
+struct npkfs_layout *npkfs_node_layouts(struct npkfs_node *node, struct npkfs_layout **shown)
+{
+	struct npkfs_layout *l;
+
+	pthread_mutex_lock(&node->lock);
+	l = node->layout;
+	*shown = node->shown != NULL ? node->shown : l;
+	if (l != NULL) {
+		atomic_fetch_add(&l->refs, 1);
+		atomic_fetch_add(&(*shown)->refs, 1);
+	}
+	pthread_mutex_unlock(&node->lock);
+	return l;
+}
+
+void npkfs_node_show_size(struct npkfs_node *node, const struct npkfs_layout *l)
+{
+	pthread_mutex_lock(&node->lock);
+	if (l == NULL)
+		l = node->layout;
+	if (node->shown != NULL && l != NULL && l->bytes > node->shown_bytes)
+		node->shown_bytes = l->bytes;
+	pthread_mutex_unlock(&node->lock);
+}
+
+/* When the node shows another generation meanwhile, there is nothing to do. */
+void npkfs_node_show_header(struct npkfs_node *node, struct npkfs_layout *l)
+{
+	struct npkfs_layout *old = NULL;
+
+	pthread_mutex_lock(&node->lock);
+	if (node->shown != NULL && npk_gen_info(node->shown->gen)->number == npk_gen_info(l->gen)->number) {
+		old = node->shown;
+		node->shown = NULL;
+		if (node->layout != l) {
+			node->shown = l;
+			atomic_fetch_add(&l->refs, 1);
+		}
+	}
 	pthread_mutex_unlock(&node->lock);
 	npkfs_layout_put(old);
 }
@@ -91,7 +151,12 @@ int npkfs_node_update(struct npkfs_session *s, struct npkfs_node *node, struct n
 		return rc;
 	pthread_mutex_lock(&node->lock);
 	if (node->layout != NULL && is_newer(g, node->layout->gen)) {
-		old = node->layout;
+		if (node->shown == NULL) {
+			node->shown = node->layout;
+			node->shown_bytes = node->layout->bytes;
+		} else {
+			old = node->layout;
+		}
 		node->layout = l;
 		l = NULL;
 	}

@@ -2,6 +2,7 @@
 #include "changed.h"
 #include "dir.h"
 #include "file.h"
+#include "layout.h"
 #include "ops.h"
 #include "request.h"
 #include "root.h"
@@ -137,6 +138,8 @@ void npkfs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_
 	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_CHANGE, ino))
 		return;
 	rc = set_attr(&r, attr, to_set, fi != NULL ? handle_of(fi) : NULL);
+	if (rc == 0) /* the kernel takes the size of this answer without asking how old it is */
+		npkfs_node_show_size(r.node, NULL);
 	if (rc != 0)
 		npkfs_request_fail(&r, r.node, NULL, rc);
 	else

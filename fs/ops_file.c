@@ -8,6 +8,7 @@
 #include "request.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -101,6 +102,40 @@ static struct parked *park(const struct npkfs_request *r, npkfs_inval_fn *fn)
 	return NULL;
 }
 
+/* Gives the handle back when the opener is gone. */
+static void reply_open(fuse_req_t req, const struct fuse_file_info *fi, struct npkfs_handle *h)
+{
+	if (fuse_reply_open(req, fi) != 0)
+		put_handle(h);
+}
+
+static void opened_parked(void *ctx)
+{
+	struct parked *p = ctx;
+
+	reply_open(p->r.req, &p->fi, p->h);
+	free(p);
+}
+
+/* Who may map the array for writing gets it when no byte is pushed into its pages any more: see changed.c. */
+static bool park_opened(const struct npkfs_request *r, const struct fuse_file_info *fi, struct npkfs_handle *h)
+{
+	struct parked *p;
+
+	if (r->node->type != &npkfs_array_type || (fi->flags & O_ACCMODE) != O_RDWR || npkfs_inval_idle(&r->s->inval))
+		return false;
+	p = calloc(1, sizeof(*p));
+	if (p == NULL)
+		return false;
+	p->r = *r;
+	p->fi = *fi;
+	p->h = h;
+	if (npkfs_inval_call(&r->s->inval, opened_parked, p) == 0)
+		return true;
+	free(p);
+	return false;
+}
+
 static void answer_open(struct npkfs_request *r, struct fuse_file_info *fi)
 {
 	struct npkfs_open o = {.flags = fi->flags, .who = r->who};
@@ -114,8 +149,8 @@ static void answer_open(struct npkfs_request *r, struct fuse_file_info *fi)
 		atomic_init(&h->refs, 1);
 		enlist(h);
 		describe(fi, &o, h);
-		if (fuse_reply_open(r->req, fi) != 0)
-			put_handle(h);
+		if (!park_opened(r, fi, h))
+			reply_open(r->req, fi, h);
 	}
 	npkfs_request_end(r);
 }

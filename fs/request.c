@@ -25,8 +25,11 @@ bool npkfs_request_begin_node(struct npkfs_request *r, fuse_req_t req, enum npkf
 {
 	npkfs_request_begin(r, req, op);
 	r->node = npkfs_node_by_id(&r->s->inodes, ino);
-	if (r->node != NULL)
+	if (r->node != NULL) {
+		if (!atomic_load(&r->node->known))
+			atomic_store(&r->node->known, true);
 		return true;
+	}
 	NPKFS_COUNT(r->s->stats.errors[op]);
 	fuse_reply_err(req, ESTALE);
 	return false;
