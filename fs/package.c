@@ -1,6 +1,7 @@
 /* package.c - see package.h. */
 #include "package.h"
 #include "log.h"
+#include "settings.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -35,7 +36,7 @@ int npkfs_package_open(struct npkfs_session *s, struct npk_err *err)
 	if (s->cache_dir == NULL)
 		return npk_fail(err, ENOMEM, "%.300s: no memory", c->store);
 	rc = npk_store_open_package(&s->store, c->store, s->cache_dir, err);
-	if (rc == 0 && c->watch != NPKFS_WATCH_OFF)
+	if (rc == 0 && c->watch != NPKFS_WATCH_OFF && npkfs_setting_is_given(c, "watch"))
 		npkfs_log(NPKFS_INFO, "%s: a package does not change: nothing is watched", c->store);
 	return rc;
 }

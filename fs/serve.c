@@ -7,6 +7,7 @@
 #include "changed.h"
 #include "log.h"
 #include "ops.h"
+#include "settings.h"
 #include "staged.h"
 #include "unmounter.h"
 #include "out.h"
@@ -241,7 +242,7 @@ static void log_start(struct npkfs_session *s)
 	npk_store_info(s->store, &info);
 	npkfs_log(NPKFS_INFO, "%s: %llu arrays, %s, at %s", s->config->store, (unsigned long long)info.narrays,
 		s->rw ? "read-write" : "read-only", s->config->mountpoint);
-	if (s->rw && s->config->watch != NPKFS_WATCH_OFF)
+	if (s->rw && s->config->watch != NPKFS_WATCH_OFF && npkfs_setting_is_given(s->config, "watch"))
 		npkfs_log(NPKFS_WARN, "watch= is for read-only mounts: nobody else writes to this store now");
 }
 

@@ -34,7 +34,7 @@ static const struct npkfs_setting settings[] = {
 	{"allow_other", &npkfs_kind_bool, AT(allow_other), 0, 0, BOOL, "allow_other",
 		"let other users in; file modes are checked"},
 	{"watch", &npkfs_kind_watch, AT(watch), 10, 3600000, "inotify, poll:<ms> with 10 to 3600000 ms, or off",
-		"watch=HOW", "follow a store that others change: inotify, poll:<ms>, off"},
+		"watch=HOW", "read-only mounts: follow a store that others change: inotify, poll:<ms>, off"},
 	{"attr_ttl", &npkfs_kind_seconds, AT(attr_ttl), 0, 31536000, "seconds from 0 to 31536000", "attr_ttl=SECONDS",
 		"how long the kernel may keep names and attributes"},
 	{"threads", &npkfs_kind_unsigned, AT(threads), 1, 64, "a number from 1 to 64", "threads=N",
@@ -89,12 +89,20 @@ bool npkfs_setting_is_bool(const char *name)
 	return s != NULL && s->kind == &npkfs_kind_bool;
 }
 
+bool npkfs_setting_is_given(const struct npkfs_config *c, const char *name)
+{
+	const struct npkfs_setting *s = find(name);
+
+	return s != NULL && c->origin[s - settings] != NULL;
+}
+
 void npkfs_settings_init(struct npkfs_config *c)
 {
 	*c = (struct npkfs_config){
 		.commit = 5,
 		.lock_timeout = 10,
 		.staging_ttl = 3600,
+		.watch = NPKFS_WATCH_INOTIFY,
 		.attr_ttl = 3600,
 		.threads = 4,
 		.ctl_max = 64u << 20,

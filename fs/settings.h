@@ -9,6 +9,8 @@ void npkfs_settings_init(struct npkfs_config *c); /* the built-in values */
 const char *npkfs_setting_name(unsigned i);       /* NULL behind the last one */
 bool npkfs_setting_exists(const char *name);
 bool npkfs_setting_is_bool(const char *name);
+/* Whether somebody gave it a value; false: it has the built-in one. */
+bool npkfs_setting_is_given(const struct npkfs_config *c, const char *name);
 void npkfs_settings_help(struct npk_text *out); /* a line per setting */
 
 /* Gives a setting its value; `value` NULL is a bare name ("show_control"). `origin` is copied. -EINVAL with a sentence

@@ -262,7 +262,7 @@ def test_later_sources_win(background, store, tmp_path):
     assert config["attr_ttl"] == ("9", "-o")
     assert config["show_control"] == ("off", "-o")
     assert config["ro"] == ("on", "-o")
-    assert config["watch"] == ("off", "built-in")
+    assert config["watch"] == ("inotify", "built-in")
 
 
 def test_sections_of_stores(background, store, tmp_path):

@@ -174,6 +174,20 @@ def test_a_handle_that_was_open_keeps_what_it_opened(watch, written, mount):
         same(np.load(m.control("x") / "batches" / "100" / "3.npy"), np.delete(X, rows, axis=0)[300:400])
 
 
+def test_a_read_only_mount_watches_by_itself(written, mount):
+    """watch=inotify is built-in; a read-write mount has nothing to watch, and complains only about what somebody wrote."""
+    store, real = written
+    with mount(store) as m:
+        real.open(store)
+        real.append({"x": np.ones((5, 4))})
+        real.close()
+        shows(m, "x", np.concatenate([X, np.ones((5, 4))]))
+    with mount(store, ro=False) as m:
+        assert "watch=" not in m.log_text()
+    with mount(store, "watch=inotify", ro=False) as m:
+        assert "watch= is for read-only mounts" in m.log_text()
+
+
 def test_without_watch_nothing_changes(written, mount):
     store, real = written
     with mount(store, "watch=off") as m:
