@@ -235,6 +235,7 @@ install: all ## to $(DESTDIR)$(PREFIX)
 	$(if $(MAN7),install -m 644 $(MAN7) $(I)/share/man/man7)
 	install -d $(I)/sbin $(addprefix $(I)/share/,$(COMPLETION_DIRS))
 	ln -sf ../bin/numpackfs $(I)/sbin/mount.numpackfs
+	ln -sf ../bin/npk $(I)/sbin/umount.fuse.numpackfs
 	for p in numpackfs npk; do \
 		install -m 644 contrib/completions/$$p.bash $(I)/share/bash-completion/completions/$$p && \
 		install -m 644 contrib/completions/$$p.fish $(I)/share/fish/vendor_completions.d || exit 1; done
@@ -242,7 +243,7 @@ install: all ## to $(DESTDIR)$(PREFIX)
 	install -m 644 contrib/completions/npk.zsh $(I)/share/zsh/site-functions/_npk
 
 uninstall: ## what install put there
-	rm -f $(I)/sbin/mount.numpackfs $(foreach p,numpackfs npk,$(addprefix $(I)/share/,bash-completion/completions/$(p) \
+	rm -f $(I)/sbin/mount.numpackfs $(I)/sbin/umount.fuse.numpackfs $(foreach p,numpackfs npk,$(addprefix $(I)/share/,bash-completion/completions/$(p) \
 		zsh/site-functions/_$(p) fish/vendor_completions.d/$(p).fish))
 	rm -f $(I)/bin/numpackfs $(I)/bin/npk $(I)/$(LIBDIR)/libnumpack.* $(I)/$(LIBDIR)/pkgconfig/libnumpack.pc $(I)/include/numpack.h
 	rm -f $(addprefix $(I)/share/man/man1/,$(notdir $(MAN1))) $(addprefix $(I)/share/man/man5/,$(notdir $(MAN5))) \

@@ -214,6 +214,10 @@ static bool is(const char *word, const char *key, const char *name)
 
 int main(int argc, char **argv)
 {
+	if (argc > 0 && npkt_is_umount_helper(argv[0])) {
+		npkt_say_as("umount");
+		return npkt_umount_helper(argc, argv);
+	}
 	if (argc < 2) {
 		put_overview(stderr);
 		return NPKT_USAGE;

@@ -141,6 +141,9 @@ char *npkt_base_name(const char *path);
 bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX]);
 /* The path without links, resolved in its parent: the mount itself may be dead. */
 bool npkt_resolve(const char *path, char out[NPKT_PATH_MAX]);
+/* Whether npk was called by the name that umount(8) looks for, and then what it does; returns umount(8)'s exit status. */
+bool npkt_is_umount_helper(const char *program);
+int npkt_umount_helper(int argc, char **argv);
 
 /* --- input ---------------------------------------------------------------------------------------------------------- */
 

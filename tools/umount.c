@@ -1,8 +1,9 @@
-/* umount.c - npk umount: ends a mount, and is done when its store is at rest. */
+/* umount.c - npk umount, and the same for umount(8): ends a mount, and is done when its store is at rest. */
 #include "tool.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,26 +131,42 @@ static int detach(const char *mountpoint, bool lazy)
 	return errno == EBUSY ? NPKT_BUSY : NPKT_FAILED;
 }
 
-/* 1: somebody holds the store's lock; 0: nobody does. */
-static int is_locked(const char *store)
+/* What the lock file says of a mount's daemon; it cuts long paths. */
+#define OWNER_MAX 300
+
+/* Whether the daemon of this mount still holds the store's lock: behind a read-only mount it may be another's. */
+static bool is_held(const char *store, const char *mountpoint)
 {
-	char path[NPKT_PATH_MAX];
+	char path[NPKT_PATH_MAX], wanted[NPKT_PATH_MAX + 16], text[512];
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	int fd, held;
+	ssize_t n = 0;
+	bool held = false;
+	char *at;
+	int fd;
 
 	if (snprintf(path, sizeof(path), "%s/.numpackfs.lock", store) >= (int)sizeof(path))
-		return 0;
+		return false;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
-		return 0;
-	held = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+		return false;
+	if (fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
+		n = pread(fd, text, sizeof(text) - 1, 0);
 	close(fd);
+	if (n > 0) {
+		text[n] = 0;
+		if (text[n - 1] == '\n')
+			text[n - 1] = 0;
+		at = strstr(text, ", mounted at ");
+		snprintf(wanted, sizeof(wanted), "mounted at %s", mountpoint);
+		wanted[OWNER_MAX] = 0;
+		held = at && strcmp(at + 2, wanted) == 0;
+	}
 	return held;
 }
 
-static int wait_for_end(const char *store, double seconds)
+static int wait_for_end(const char *store, const char *mountpoint, double seconds)
 {
-	for (double waited = 0; is_locked(store); waited += STEP_US / 1e6) {
+	for (double waited = 0; is_held(store, mountpoint); waited += STEP_US / 1e6) {
 		if (waited >= seconds) {
 			npkt_complain("%s: its daemon has not ended within %g seconds", store, seconds);
 			return NPKT_BUSY;
@@ -159,23 +176,69 @@ static int wait_for_end(const char *store, double seconds)
 	return NPKT_OK;
 }
 
+static int end_mount(const char *operand, bool lazy, double seconds)
+{
+	char wanted[NPKT_PATH_MAX], mountpoint[NPKT_PATH_MAX], store[NPKT_PATH_MAX];
+	int status;
+
+	if (!npkt_resolve(operand, wanted) || !npkt_find_mount(wanted, NULL, mountpoint, store)) {
+		npkt_complain("%s: no store is mounted there", operand);
+		return NPKT_FAILED;
+	}
+	status = detach(mountpoint, lazy);
+	return status || lazy ? status : wait_for_end(store, mountpoint, seconds);
+}
+
 static int run(const struct npkt_args *args)
 {
-	char wanted[NPKT_PATH_MAX], mountpoint[NPKT_PATH_MAX], store[NPKT_PATH_MAX], *end;
+	char *end;
 	const char *wait = args->opt[WAIT];
 	double seconds = wait ? strtod(wait, &end) : WAIT_SECONDS;
-	int status;
 
 	if (wait && (*wait < '0' || *wait > '9' || *end || !(seconds <= 86400))) {
 		npkt_complain("--wait '%s' is not a number of seconds from 0 to 86400", wait);
 		return NPKT_USAGE;
 	}
-	if (!npkt_resolve(args->operand[0], wanted) || !npkt_find_mount(wanted, NULL, mountpoint, store)) {
-		npkt_complain("%s: no store is mounted there", args->operand[0]);
-		return NPKT_FAILED;
-	}
-	status = detach(mountpoint, args->opt[LAZY]);
-	return status || args->opt[LAZY] ? status : wait_for_end(store, seconds);
+	return end_mount(args->operand[0], args->opt[LAZY], seconds);
+}
+
+/* --- as umount.fuse.numpackfs ------------------------------------------------------------------------------------------ */
+
+#define UMOUNT_FAILED 32 /* umount(8)'s exit status */
+
+bool npkt_is_umount_helper(const char *program)
+{
+	const char *slash = strrchr(program, '/');
+
+	program = slash ? slash + 1 : program;
+	return strcmp(program, "umount.fuse.numpackfs") == 0 || strcmp(program, "umount.numpackfs") == 0;
+}
+
+static int misused(const char *why)
+{
+	npkt_complain("%s; usage: umount.fuse.numpackfs [-flnv] [-t TYPE] MOUNTPOINT", why);
+	return NPKT_USAGE;
+}
+
+/* umount(8) puts the flags behind the mountpoint. -f asks for what is done anyway: the daemon is no server that may not
+ * answer. What cannot be done, to go on read-only or to act in another namespace, is refused. */
+int npkt_umount_helper(int argc, char **argv)
+{
+	bool lazy = false;
+	int key;
+
+	opterr = 0;
+	while ((key = getopt(argc, argv, "flnvt:rN:")) != -1)
+		if (key == 'l')
+			lazy = true;
+		else if (key == 'r' || key == 'N')
+			return misused(
+				key == 'r' ? "-r: a mount cannot become read-only" : "-N: namespaces are not entered");
+		else if (key == '?')
+			return misused("there is no such option, or its value is missing");
+	if (argc - optind != 1)
+		return misused("it takes one mountpoint");
+	return end_mount(argv[optind], lazy, WAIT_SECONDS) == NPKT_OK ? NPKT_OK : UMOUNT_FAILED;
 }
 
 const struct npkt_cmd npkt_umount = {

@@ -322,6 +322,56 @@ def test_umount_waits_for_the_end(store, tmp_path):
     assert "no store is mounted" in refused(FAILED, "umount", tmp_path / "nope" / "x")
 
 
+def test_umount_of_a_reader_does_not_wait_for_the_writer(store, tmp_path, mount):
+    """The store's lock is another mount's: who ends a read-only one has nothing to wait for."""
+    path, arrays = store
+    with mount(path, ro=False) as writer:
+        (tmp_path / "r").mkdir()
+        subprocess.run([str(program("numpackfs")), "-o", "ro", str(path), str(tmp_path / "r")], check=True, timeout=PATIENCE)
+        good("umount", tmp_path / "r", "--wait", "0")
+        same(writer.load("x"), arrays["x"])
+
+
+@pytest.fixture
+def helper(tmp_path):
+    link = tmp_path / "umount.fuse.numpackfs"
+    link.symlink_to(program("npk"))
+
+    def call(*args):
+        done = subprocess.run([str(link), *map(str, args)], capture_output=True, text=True, timeout=PATIENCE)
+        return done.returncode, done.stderr
+    return call
+
+
+def test_helper_of_umount_8(store, tmp_path, helper):
+    """As umount(8) calls it: the mountpoint, then flags. It returns when the store is at rest."""
+    require_fuse()
+    path, _ = store
+    at = tmp_path / "m"
+    at.mkdir()
+    for flags in [[], ["-n", "-v"], ["-f", "-t", "fuse.numpackfs"]]:
+        subprocess.run([str(program("numpackfs")), str(path), str(at)], check=True, timeout=PATIENCE)
+        np.save(at / "y.npy", np.arange(1000))
+        with open(at / "y.npy", "rb"):
+            status, why = helper(at, *flags)
+            assert status == 32 and why.count("\n") <= 2 and why, (status, why)
+        assert (at / "y.npy").exists()
+        assert helper(at, *flags) == (0, "")
+        assert not (at / "y.npy").exists()
+        clean(path)
+        same(get(path, "y"), np.arange(1000))
+    status, why = helper(at)
+    assert status == 32 and "no store is mounted" in why
+
+
+@pytest.mark.parametrize("args, why", [
+    ([], "one mountpoint"), (["x", "y"], "one mountpoint"), (["x", "-r"], "cannot become read-only"), (["x", "-q"], "no"),
+    (["x", "-N", "1"], "namespaces"), (["x", "-t"], "no")])
+def test_helper_of_umount_8_refuses(helper, args, why):
+    status, said = helper(*args)
+    assert status == USAGE and why in said and "usage: umount.fuse.numpackfs" in said
+
+
 def test_wrong_usage(store):
     path, _ = store
     for args, why in [(["save", path], "operand"), (["save", path, "x.npy", "--wait", "soon"], "soon"), (["clone", path, "x"], "operand"),
