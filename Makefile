@@ -162,7 +162,7 @@ $(EXTRAS)/.ok: contrib/python/tests/requirements.txt | $(B)/.deps
 	@touch $@
 
 test-extras: all $(EXTRAS)/.ok ## the Python converters on the libraries they are for (pandas, pyarrow, h5py, zarr, fsspec)
-	NUMPACKFS_LIBRARY=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
+	LIBNUMPACK=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
 		$(EXTRAS)/bin/python -m pytest -q -p no:cacheprovider contrib/python/tests
 
 check-asan: ## the same suites under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -531,12 +531,18 @@ static int open_directory(struct npk_store *s, unsigned flags, struct npk_err *e
 	return s->dirfd < 0 ? npk_fail(err, errno, "%s", strerror(errno)) : 0;
 }
 
+static _Thread_local const struct npk_store *refreshing; /* by this thread: it is about to find out what the store is */
+
 /* What a writer that is alive, or died, has changed since the metadata was written. */
 static int look_behind(struct npk_store *s, struct npk_err *err)
 {
 	int rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, &s->journal_id, err);
 
-	return rc == 0 ? npki_replay_readonly(s, err) : rc;
+	refreshing = s;
+	if (rc == 0)
+		rc = npki_replay_readonly(s, err);
+	refreshing = NULL;
+	return rc;
 }
 
 static int new_store(struct npk_store **out, const char *path, struct npk_err *err)
@@ -908,8 +914,6 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 	}
 	return rc == 0 ? check_files(s, c, err) : rc;
 }
-
-static _Thread_local const struct npk_store *refreshing; /* by this thread */
 
 static int refresh_locked(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
 {

@@ -1,7 +1,7 @@
 """Puts libnumpack into the wheel.
 
 Inside the source tree the library is built by its Makefile; elsewhere the one that pkg-config knows is copied. Where there is
-neither, the build ends with a message: a wheel without the library would only fail later. NUMPACKFS_LIBRARY names a built
+neither, the build ends with a message: a wheel without the library would only fail later. LIBNUMPACK names a built
 library instead; NUMPACKFS_BUNDLE=0 leaves it out, for distributions that package libnumpack themselves.
 """
 
@@ -40,13 +40,13 @@ def from_system():
 
 
 def library():
-    named = os.environ.get("NUMPACKFS_LIBRARY")
+    named = os.environ.get("LIBNUMPACK")
     if named:
         return pathlib.Path(named)
     found = from_tree() or from_system()
     if found is None:
         raise SystemExit("numpackfs needs libnumpack: build inside its source tree, or install it so that pkg-config finds it "
-                         "(make install), or name it in NUMPACKFS_LIBRARY")
+                         "(make install), or name it in LIBNUMPACK")
     return found
 
 

@@ -107,13 +107,6 @@ def test_metadata_that_goes_bad_does_not_harm_a_mount_that_is_up(mount, golden_c
     assert status == 2
 
 
-def test_a_package_is_no_store_of_this_version(mount):
-    """Packages come later; until then the mount says no, with a reason, and changes nothing."""
-    with untouched(GOLDEN):
-        status, message = mount.refused(GOLDEN / "packed_zstd.npkg")
-    assert status == 2 and len(message.splitlines()) == 1
-
-
 def test_no_store_at_all(mount, tmp_path):
     status, message = mount.refused(tmp_path / "nowhere")
     assert status == 2 and len(message.splitlines()) == 1 and "nowhere" in message

@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import BUILD, MODE, SANITIZED  # noqa: E402
 
 PACKAGE = ROOT / "contrib" / "python"
-os.environ["NUMPACKFS_LIBRARY"] = str(BUILD / "libnumpack.so")
+os.environ["LIBNUMPACK"] = str(BUILD / "libnumpack.so")
 sys.path.insert(0, str(PACKAGE))
 
 PRELOADED = f"lib{MODE}.so" in pathlib.Path("/proc/self/maps").read_text()

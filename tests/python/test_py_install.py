@@ -11,7 +11,7 @@ from harness import ROOT
 
 
 def test_pip_installs_it_and_the_readme_runs(tmp_path):
-    env = {k: v for k, v in os.environ.items() if k not in ("NUMPACKFS_LIBRARY", "PYTHONPATH", "MAKEFLAGS", "PYTHONDONTWRITEBYTECODE")}
+    env = {k: v for k, v in os.environ.items() if k not in ("LIBNUMPACK", "PYTHONPATH", "MAKEFLAGS", "PYTHONDONTWRITEBYTECODE")}
     site = tmp_path / "site"
     done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
                            "--no-build-isolation", "--target", str(site), str(ROOT / "contrib" / "python")],

@@ -64,7 +64,7 @@ class Search(ctypes.Structure):
 
 
 def _load():
-    named = os.environ.get("NUMPACKFS_LIBRARY")
+    named = os.environ.get("LIBNUMPACK")
     bundled = pathlib.Path(__file__).with_name("libnumpack.so.0")
     for path in ([named] if named else [str(bundled)] if bundled.exists() else ["libnumpack.so.0"]):
         try:
