@@ -83,7 +83,8 @@ static int append_segments(
 	}
 	for (size_t i = 0; i < k.nfiles && rc == 0; i++) {
 		rc = npki_tx_extent(tx, k.file[i].path, 0, k.file[i].bytes, k.file[i].crc, err);
-		m.seg[m.nsegs++] = (struct npki_mseg){k.file[i].path, k.file[i].bytes / row_bytes, k.file[i].bytes};
+		m.seg[m.nsegs++] = (struct npki_mseg){
+			k.file[i].path, row_bytes ? k.file[i].bytes / row_bytes : 0, k.file[i].bytes};
 	}
 	if (rc == 0)
 		rc = npki_write_manifest(tx, &m, path, err);

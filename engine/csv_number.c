@@ -90,7 +90,7 @@ static struct decimal shortest(uint64_t c, int q, bool closer)
 /* As %g with that many digits or, when the number needs more, as many as it has. */
 static size_t put_decimal(char *out, struct decimal d, int precision)
 {
-	char digits[20];
+	char digits[20] = "0";
 	int n, point;
 	char *p = out;
 

@@ -283,8 +283,8 @@ static int more(struct npk_source *src, struct npk_err *err)
 		return npk_fail(err, EINVAL, "%.200s: rows of %" PRIu64 " elements, at most %zu are possible",
 			src->how.file, c->columns, NPKI_IMPORT_BLOCK / c->size);
 	while (rc == 0 && src->filled <= NPKI_IMPORT_BLOCK - row) {
-		const char *p, *end;
-		size_t len;
+		const char *p = NULL, *end;
+		size_t len = 0;
 
 		rc = take_line(src, &p, &len, err);
 		if (rc != 0 || !p)

@@ -75,8 +75,8 @@ static int take_numbers(struct npki_json *j, uint64_t *out, unsigned max, unsign
 
 static int take_field(struct npk_source *src, struct npki_json *j, struct tensor *t, struct npk_err *err)
 {
-	uint64_t offsets[2];
-	unsigned n;
+	uint64_t offsets[2] = {0};
+	unsigned n = 0;
 	char *key = NULL;
 	int rc = npki_json_string(j, &key, err);
 

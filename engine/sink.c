@@ -128,7 +128,7 @@ int npki_write_manifest(struct npki_tx *tx, const struct npki_manifest *m, char 
 
 static int finish_segments(struct npki_sink *k, char path[64], struct npk_err *err)
 {
-	struct npki_manifest m = {calloc(k->nfiles, sizeof(*m.seg)), k->nfiles};
+	struct npki_manifest m = {calloc(k->nfiles ? k->nfiles : 1, sizeof(*m.seg)), k->nfiles};
 	int rc = m.seg ? 0 : npk_fail(err, ENOMEM, "no memory");
 
 	for (size_t i = 0; i < k->nfiles && rc == 0; i++)

@@ -296,7 +296,7 @@ static void end_block(struct npkfs_query *q)
 static int run_lines(struct conversation *c, struct npkfs_query *q, const char *p, const char *end, const char **done,
 	struct npk_err *err)
 {
-	struct unit u;
+	struct unit u = {0};
 	int rc = 0;
 
 	for (*done = p; rc == 0 && p < end; p += rc == 0 ? u.bytes : 0) {

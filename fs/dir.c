@@ -67,8 +67,10 @@ void npkfs_dir_close(struct npkfs_dir *d)
 
 void npkfs_dirs_end(struct npkfs_session *s)
 {
-	while (s->open_dirs != NULL)
-		npkfs_dir_close(s->open_dirs);
+	for (struct npkfs_dir *d = s->open_dirs, *next; d != NULL; d = next) {
+		next = d->next;
+		npkfs_dir_close(d);
+	}
 }
 
 /* A damaged array may be repaired behind our back; everything else changes by ways that we hear of. */

@@ -93,7 +93,7 @@ static int take_row(struct loader *l, const char *value, struct npk_err *err)
 static int take_view(struct loader *l, struct npk_view *view, struct npk_err *err)
 {
 	const struct npk_view_info *info = npk_view_info(view);
-	uint64_t n;
+	uint64_t n = 0;
 	char *to;
 	int rc;
 
@@ -181,7 +181,7 @@ static int take_numbers(struct loader *l, const char *value, struct npk_err *err
 static int take_npy(struct loader *l, const struct npkfs_attached *a, struct npk_err *err)
 {
 	struct npk_npy npy;
-	uint64_t n;
+	uint64_t n = 0;
 	char *to;
 	int rc = npk_npy_parse(a->data, a->len, &npy, NULL, err);
 

@@ -71,7 +71,7 @@ static bool take_number(const char **p, uint64_t *out)
 /* "ROW SCORE", "QUERY ROW SCORE" */
 static bool parse_line(const char *line, unsigned *columns, struct hit *out)
 {
-	size_t len = strlen(line);
+	size_t len;
 
 	*columns = 2;
 	for (const char *p = line; *p; p++)

@@ -60,6 +60,7 @@ static int search(const struct npkt_args *args, struct npk_store *s, struct npk_
 	if (rc == 0)
 		rc = write_hits(args->opt[OUTPUT] ? args->opt[OUTPUT] : "-", &h, how->metric, form, err);
 	npkt_progress_end(&progress);
+	how->ctx = NULL;
 	npk_hits_fini(&h);
 	npkt_vectors_close(&v);
 	npk_gen_put(g);
