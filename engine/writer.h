@@ -58,8 +58,8 @@ struct npki_writer {
 	uint64_t seq;
 	uint32_t chain;
 	uint64_t nonce;
-	uint32_t counter; /* of file names; 24 bits are used */
-	uint64_t records; /* in the journal */
+	_Atomic uint32_t counter; /* of file names; 24 bits are used */
+	uint64_t records;         /* in the journal */
 	uint64_t clock_us;
 	uint64_t hash, disk_hash; /* of the entries as they are, and as the metadata on disk has them */
 	bool new_names;           /* names that no fsync of the directory has covered */

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from harness import Mounter, expect_error, mounted, same, scaled, wait_for
+from harness import SANITIZED, Mounter, expect_error, mounted, same, scaled, wait_for
 from npkwrite import Spec, write_store
 from test_search import ask, check, floats, hits, served, truth  # noqa: F401: fixtures and helpers
 
@@ -153,6 +153,7 @@ def test_an_open_answer_stays_what_it_was(served, floats):  # noqa: F811
     check("l2", np.load(name), floats[305:306], floats[300:], 600)
 
 
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep memory of their own")
 def test_many_answers_leave_memory_bounded(mount, tmp_path, floats):  # noqa: F811
     write_store(tmp_path / "s.npk", {"emb": Spec(np.tile(floats, (200, 1)))})
     with mount(tmp_path / "s.npk", "ctl_max=2M") as m:
