@@ -88,12 +88,13 @@ void npkfs_stat_array(struct npkfs_session *s, const struct npkfs_node *node, st
 {
 	uint64_t bytes = 0;
 	struct npkfs_layout *l = npkfs_node_shown((struct npkfs_node *)node, &bytes);
+	struct npkfs_layout *now = npkfs_node_layout((struct npkfs_node *)node);
 	struct npkfs_staged *f = l == NULL ? npkfs_node_staged((struct npkfs_node *)node) : NULL;
 
-	if (l != NULL) {
-		fill_gen(npk_gen_info(l->gen), st);
+	if (l != NULL && now != NULL) { /* time, mode and owner never wait for what the kernel is told of the size */
+		fill_gen(npk_gen_info(now->gen), st);
 		st->st_size = (off_t)(l->header_len + bytes);
-		st->st_blocks = (blkcnt_t)npk_gen_info(l->gen)->blocks;
+		st->st_blocks = (blkcnt_t)npk_gen_info(now->gen)->blocks;
 	} else if (f != NULL) {
 		fill_staged(f, st);
 	} else { /* damaged */
@@ -101,6 +102,7 @@ void npkfs_stat_array(struct npkfs_session *s, const struct npkfs_node *node, st
 		st->st_mode &= 0444;
 	}
 	npkfs_staged_put(f);
+	npkfs_layout_put(now);
 	npkfs_layout_put(l);
 }
 

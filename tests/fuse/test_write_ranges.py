@@ -159,6 +159,14 @@ def test_times(rw):
     assert os.stat(rw.store).st_mtime_ns == os.stat(rw.path).st_mtime_ns == 1_400_000_000_000_000_000
 
 
+def test_a_time_that_was_set_is_seen_at_once(rw):
+    """Whatever the kernel is being told of the file meanwhile."""
+    for i in range(300):
+        np.save(rw.array(f"x{i}"), A)
+        os.utime(rw.array(f"x{i}"), ns=(0, 1_500_000_000_000_000_000 + i * 1000))
+        assert os.stat(rw.array(f"x{i}")).st_mtime_ns == 1_500_000_000_000_000_000 + i * 1000
+
+
 def test_rename_flags(rw):
     np.save(rw.array("y"), B)
     expect_error(errno.EEXIST, rename, rw.array("x"), rw.array("y"), NOREPLACE)
