@@ -3,9 +3,7 @@
 #include "import.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -68,25 +66,6 @@ int npki_in_read(struct npki_in *in, void *out, size_t len, struct npk_err *err)
 	return 0;
 }
 
-int npki_temp_file(struct npk_err *err)
-{
-	const char *dir = secure_getenv("TMPDIR");
-	char path[4096];
-	int fd;
-
-	if (!dir || !*dir)
-		dir = "/tmp";
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-		if ((size_t)snprintf(path, sizeof(path), "%s/npk.XXXXXX", dir) >= sizeof(path))
-			return npk_fail(err, ENAMETOOLONG, "%.200s...: too long a name for TMPDIR", dir);
-		fd = mkostemp(path, O_CLOEXEC);
-		if (fd >= 0)
-			unlink(path);
-	}
-	return fd >= 0 ? fd : npk_fail(err, errno, "%.200s: a temporary file: %s", dir, strerror(errno));
-}
-
 static int write_all(int fd, const uint8_t *p, size_t len, struct npk_err *err)
 {
 	for (ssize_t n; len > 0; p += n, len -= (size_t)n) {
@@ -101,7 +80,7 @@ static int write_all(int fd, const uint8_t *p, size_t len, struct npk_err *err)
 
 int npki_in_spool(struct npki_in *in, int *out, struct npk_err *err)
 {
-	int fd = npki_temp_file(err), rc = fd < 0 ? fd : 0;
+	int fd = npk_temp_file(err), rc = fd < 0 ? fd : 0;
 
 	while (rc == 0) {
 		rc = npki_in_fill(in, 1, err);
@@ -143,7 +122,7 @@ static uint64_t row_elements(const struct npk_shape *shape)
 /* The array in a temporary file, which is mapped. */
 static int map_fortran(struct npk_source *src, struct npk_err *err)
 {
-	int fd = npki_temp_file(err), rc = fd < 0 ? fd : 0;
+	int fd = npk_temp_file(err), rc = fd < 0 ? fd : 0;
 	uint64_t len = src->left;
 
 	src->f.element = 0;

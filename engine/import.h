@@ -23,7 +23,6 @@ int npki_in_fill(struct npki_in *in, size_t want, struct npk_err *err);
 int npki_in_read(struct npki_in *in, void *out, size_t len, struct npk_err *err);
 /* All that is left, to an unnamed temporary file. */
 int npki_in_spool(struct npki_in *in, int *fd, struct npk_err *err);
-int npki_temp_file(struct npk_err *err); /* an unnamed file in $TMPDIR, or -errno */
 
 struct npki_format {
 	/* 1: src->now and src->left describe the next array; 0: the end. */

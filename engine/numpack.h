@@ -59,6 +59,14 @@ void npk_text_printf(struct npk_text *t, const char *fmt, ...) __attribute__((fo
 void npk_text_json(struct npk_text *t, const void *bytes, size_t len);
 void npk_text_fini(struct npk_text *t);
 
+/* --- files without a name ---------------------------------------------------------------------------------------- */
+
+/* A file in the directory `dirfd`, for reading and writing, that goes with its last descriptor; where O_TMPFILE is unknown it
+ * has a name for a moment. The descriptor is the caller's, close-on-exec. -errno, without a message. Any thread. */
+int npk_unnamed_file(int dirfd);
+/* One in $TMPDIR, else /tmp. -errno with the directory in the message. */
+int npk_temp_file(struct npk_err *err);
+
 /* --- element types ----------------------------------------------------------------------------------------------- */
 
 enum npk_dtype { /* the codes on disk */

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -72,21 +71,6 @@ static int cache_fail(const struct npki_packed *k, int code, struct npk_err *err
 	return npk_fail(err, code, "cache directory %.300s: %s", k->dir_path, strerror(code));
 }
 
-/* Where O_TMPFILE is unknown the file has a name for a moment. */
-static int open_unnamed(const struct npki_packed *k, int *fd, struct npk_err *err)
-{
-	char name[64];
-
-	*fd = openat(k->dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (*fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-		snprintf(name, sizeof(name), ".numpack-%d-%p", (int)getpid(), (const void *)k);
-		*fd = openat(k->dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-		if (*fd >= 0)
-			unlinkat(k->dir, name, 0);
-	}
-	return *fd < 0 ? cache_fail(k, errno, err) : 0;
-}
-
 static int check_room(const struct npki_packed *k, const struct npki_member *m, struct npk_err *err)
 {
 	struct statvfs st;
@@ -149,8 +133,10 @@ int npki_packed_member(
 	} else {
 		pthread_mutex_lock(&k->lock);
 		rc = check_room(k, m, err);
-		if (rc == 0)
-			rc = open_unnamed(k, &f, err);
+		if (rc == 0) {
+			f = npk_unnamed_file(k->dir);
+			rc = f < 0 ? cache_fail(k, -f, err) : 0;
+		}
 		if (rc == 0)
 			rc = unpack(k, m, f, err);
 		pthread_mutex_unlock(&k->lock);

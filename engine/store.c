@@ -868,19 +868,20 @@ static int check_files(struct npk_store *s, struct npki_changes *c, struct npk_e
 	return rc;
 }
 
-/* Neither metadata nor journal changed since they were read; false also when that cannot be told. */
-static bool is_unchanged(struct npk_store *s)
+/* The files that say what the store is, as they are now; *same: as they were when they were read. */
+static int stat_state(
+	struct npk_store *s, struct npki_file_id *meta, struct npki_file_id *journal, bool *same, struct npk_err *err)
 {
-	struct npki_file_id id, journal;
-	bool same;
+	int rc = npki_stat_file(s->dirfd, NPKI_META_FILE, meta, err);
 
-	if (npki_stat_file(s->dirfd, NPKI_META_FILE, &id, NULL) != 0 ||
-		npki_stat_file(s->dirfd, NPKI_JOURNAL, &journal, NULL) != 0)
-		return false;
+	if (rc == 0)
+		rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, journal, err);
+	if (rc != 0)
+		return rc;
 	pthread_rwlock_rdlock(&s->table_lock);
-	same = npki_file_id_same(&id, &s->meta_id) && npki_file_id_same(&journal, &s->journal_id);
+	*same = npki_file_id_same(meta, &s->meta_id) && npki_file_id_same(journal, &s->journal_id);
 	pthread_rwlock_unlock(&s->table_lock);
-	return same;
+	return 0;
 }
 
 static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
@@ -895,14 +896,9 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 		return 0;
 	if (s->writer && s->writer->jfd >= 0) /* what is in memory is newer than what is on disk, and ours */
 		return 0;
-	rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);
-	if (rc == 0)
-		rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, &journal, err);
+	rc = stat_state(s, &id, &journal, &same, err);
 	if (rc != 0)
 		return rc;
-	pthread_rwlock_rdlock(&s->table_lock);
-	same = npki_file_id_same(&id, &s->meta_id) && npki_file_id_same(&journal, &s->journal_id);
-	pthread_rwlock_unlock(&s->table_lock);
 	if (!same) {
 		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
 		if (rc == 0)
@@ -937,16 +933,15 @@ bool npki_is_refreshing(const struct npk_store *s)
  * which may have renamed them. True: it did, and now the table is up to date. */
 bool npki_look_again(struct npk_store *s)
 {
-	bool same;
+	struct npki_file_id meta, journal;
+	bool same, fresh;
 
-	if (s->writer || s->base || refreshing == s)
+	if (s->writer || s->base || s->packed || refreshing == s)
 		return false;
 	pthread_mutex_lock(&s->refresh_lock);
-	same = is_unchanged(s);
-	if (!same)
-		same = refresh_locked(s, &s->missed, NULL) != 0;
+	fresh = !(stat_state(s, &meta, &journal, &same, NULL) == 0 && same) && refresh_locked(s, &s->missed, NULL) == 0;
 	pthread_mutex_unlock(&s->refresh_lock);
-	return !same;
+	return fresh;
 }
 
 int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err)

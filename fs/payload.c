@@ -4,7 +4,6 @@
 #include "fs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -77,21 +76,6 @@ static int read_fd(int fd, uint64_t off, char *buf, size_t len, struct npk_err *
 	return 0;
 }
 
-/* Where O_TMPFILE is unknown the file has a name for a moment. */
-static int open_unnamed(struct npk_store *s, struct npk_err *err)
-{
-	static const char name[] = ".numpackfs.scratch";
-	int dir = npk_store_dirfd(s), fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-		unlinkat(dir, name, 0);
-		fd = openat(dir, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-		if (fd >= 0)
-			unlinkat(dir, name, 0);
-	}
-	return fd >= 0 ? fd : fail_io(err, "open");
-}
-
 /* Copies bytes of the payload from `from` on to another place: a file, or a save. */
 static int copy_out(struct npkfs_payload *p, uint64_t from, int fd, struct npk_save *save, struct npk_err *err)
 {
@@ -116,9 +100,9 @@ static int spill(struct npkfs_payload *p, struct npk_err *err)
 
 	if (p->fd >= 0)
 		return 0;
-	fd = open_unnamed(p->s->store, err);
+	fd = npk_unnamed_file(npk_store_dirfd(p->s->store));
 	if (fd < 0)
-		return fd;
+		return npk_fail(err, -fd, "a scratch file: open: %s", strerror(-fd));
 	rc = copy_out(p, 0, fd, NULL, err);
 	if (rc != 0) {
 		close(fd);

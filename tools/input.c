@@ -73,32 +73,14 @@ int npkt_save_source(struct npk_store *s, const char *name, struct npk_source *s
 	return rc;
 }
 
-static int fail_temp(const char *dir, struct npk_err *err)
+static int fail_rows(struct npk_err *err)
 {
-	return npk_fail(err, errno, "%.200s: a temporary file: %s", dir, strerror(errno));
-}
-
-static int temp_file(struct npk_err *err)
-{
-	const char *dir = secure_getenv("TMPDIR");
-	char path[4096];
-	int fd;
-
-	if (!dir || !*dir)
-		dir = "/tmp";
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) &&
-		(size_t)snprintf(path, sizeof(path), "%s/npk.XXXXXX", dir) < sizeof(path)) {
-		fd = mkostemp(path, O_CLOEXEC);
-		if (fd >= 0)
-			unlink(path);
-	}
-	return fd >= 0 ? fd : fail_temp(dir, err);
+	return npk_fail(err, errno, "the rows: a temporary file: %s", strerror(errno));
 }
 
 int npkt_rows_map(struct npkt_rows *r, struct npk_source *src, struct npk_err *err)
 {
-	int fd = temp_file(err), rc = fd < 0 ? fd : 0;
+	int fd = npk_temp_file(err), rc = fd < 0 ? fd : 0;
 	uint64_t len = 0;
 	const char *p;
 	size_t n = 1;
@@ -113,7 +95,7 @@ int npkt_rows_map(struct npkt_rows *r, struct npk_source *src, struct npk_err *e
 			if (w < 0 && errno == EINTR)
 				w = 0;
 			if (w < 0) {
-				rc = fail_temp("the rows", err);
+				rc = fail_rows(err);
 				break;
 			}
 		}
@@ -123,7 +105,7 @@ int npkt_rows_map(struct npkt_rows *r, struct npk_source *src, struct npk_err *e
 		r->p = mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, 0);
 		if (r->p == MAP_FAILED) {
 			r->p = NULL;
-			rc = fail_temp("the rows", err);
+			rc = fail_rows(err);
 		} else {
 			r->len = (size_t)len;
 		}
