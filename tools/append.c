@@ -87,15 +87,7 @@ static int append_word(struct npk_store *s, const char *word, struct npk_err *er
 
 static int run(const struct npkt_args *args)
 {
-	struct npkt_change c;
-	struct npk_err err;
-	int rc = 0, status = npkt_change_begin(&c, args->operand[0], NPK_RDWR, args->opt[WAIT]);
-
-	if (status != NPKT_OK)
-		return status;
-	for (int i = 1; i < args->noperands && rc == 0; i++)
-		rc = append_word(c.s, args->operand[i], &err);
-	return npkt_change_end(&c, rc, &err);
+	return npkt_change_each(args, args->opt[WAIT], append_word);
 }
 
 const struct npkt_cmd npkt_append = {

@@ -70,3 +70,19 @@ int npkt_change_end(struct npkt_change *c, int rc, struct npk_err *err)
 	*c = (struct npkt_change){.path = c->path};
 	return rc ? npkt_failed_store(c->path, err) : NPKT_OK;
 }
+
+int npkt_change_each(const struct npkt_args *args, const char *wait,
+	int (*one)(struct npk_store *s, const char *word, struct npk_err *err))
+{
+	struct npkt_change c;
+	struct npk_err err;
+	int rc = 0, status = npkt_change_begin(&c, args->operand[0], NPK_RDWR, wait);
+
+	if (status != NPKT_OK)
+		return status;
+	if (args->noperands == 1)
+		rc = one(c.s, NULL, &err);
+	for (int i = 1; i < args->noperands && rc == 0; i++)
+		rc = one(c.s, args->operand[i], &err);
+	return npkt_change_end(&c, rc, &err);
+}

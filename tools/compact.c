@@ -10,17 +10,6 @@ static const struct npkt_opt opts[] = {
 	{0},
 };
 
-static int compact(struct npk_store *s, const char *name, struct npk_err *err)
-{
-	struct npk_array *a = NULL;
-	int rc = npk_array_get(&a, s, name, err);
-
-	if (rc == 0)
-		rc = npk_array_compact(a, err);
-	npk_array_put(a);
-	return rc;
-}
-
 static int compact_all(struct npk_store *s, struct npk_err *err)
 {
 	struct npk_array **list = NULL;
@@ -33,19 +22,20 @@ static int compact_all(struct npk_store *s, struct npk_err *err)
 	return rc;
 }
 
+static int compact(struct npk_store *s, const char *name, struct npk_err *err)
+{
+	struct npk_array *a = NULL;
+	int rc = name ? npk_array_get(&a, s, name, err) : compact_all(s, err);
+
+	if (rc == 0 && a)
+		rc = npk_array_compact(a, err);
+	npk_array_put(a);
+	return rc;
+}
+
 static int run(const struct npkt_args *args)
 {
-	struct npkt_change c;
-	struct npk_err err;
-	int rc = 0, status = npkt_change_begin(&c, args->operand[0], NPK_RDWR, args->opt[WAIT]);
-
-	if (status != NPKT_OK)
-		return status;
-	if (args->noperands == 1)
-		rc = compact_all(c.s, &err);
-	for (int i = 1; i < args->noperands && rc == 0; i++)
-		rc = compact(c.s, args->operand[i], &err);
-	return npkt_change_end(&c, rc, &err);
+	return npkt_change_each(args, args->opt[WAIT], compact);
 }
 
 const struct npkt_cmd npkt_compact = {

@@ -36,15 +36,7 @@ static int save(struct npk_store *s, const char *word, struct npk_err *err)
 
 static int run(const struct npkt_args *args)
 {
-	struct npkt_change c;
-	struct npk_err err;
-	int rc = 0, status = npkt_change_begin(&c, args->operand[0], NPK_RDWR, args->opt[WAIT]);
-
-	if (status != NPKT_OK)
-		return status;
-	for (int i = 1; i < args->noperands && rc == 0; i++)
-		rc = save(c.s, args->operand[i], &err);
-	return npkt_change_end(&c, rc, &err);
+	return npkt_change_each(args, args->opt[WAIT], save);
 }
 
 const struct npkt_cmd npkt_save = {

@@ -130,6 +130,9 @@ struct npkt_change {
 int npkt_change_begin(struct npkt_change *c, const char *path, unsigned flags, const char *wait);
 /* Ends what begin() began. `rc` and `err` are the outcome of the changes; returns the exit status. */
 int npkt_change_end(struct npkt_change *c, int rc, struct npk_err *err);
+/* A whole command: `one` is called with each operand after the store; without any, once with NULL. Returns the exit status. */
+int npkt_change_each(const struct npkt_args *args, const char *wait,
+	int (*one)(struct npk_store *s, const char *word, struct npk_err *err));
 /* The end of a path, as a store is called; malloc'd. */
 char *npkt_base_name(const char *path);
 

@@ -16,30 +16,11 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from harness import PATIENCE, program, same, scaled
+from harness import same, scaled
+from npkrun import FAILED, USAGE, good, refused, run
 from npkwrite import DTYPES, Spec, write_store
 
-OK, USAGE, FAILED = 0, 1, 2
 WITHOUT_COMPLEX = [d for d in DTYPES if not d.startswith("complex")]
-
-
-def run(*args, **kw):
-    kw.setdefault("input", b"")
-    return subprocess.run([str(program("npk")), *map(str, args)], capture_output=True, timeout=PATIENCE, **kw)
-
-
-def good(*args, **kw):
-    done = run(*args, **kw)
-    assert (done.returncode, done.stderr) == (OK, b""), (args, done)
-    return done.stdout
-
-
-def refused(status, *args, **kw):
-    done = run(*args, **kw)
-    assert done.returncode == status, (args, done)
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"npk {args[0]}: "), done
-    return lines[0]
 
 
 def get(store, name):

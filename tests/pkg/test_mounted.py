@@ -5,23 +5,16 @@ import gc
 import os
 import pathlib
 import struct
-import subprocess
 
 import numpy as np
 import pytest
 
-from harness import (ARRAYS, BAD, GOLDEN, INDEX, PATIENCE, copy_golden, expect_error, program, same,
-                     saved, untouched)
+from harness import ARRAYS, BAD, GOLDEN, INDEX, copy_golden, expect_error, same, saved, untouched
+from npkrun import good
 from npkwrite import Spec, write_store
 from packages import package, parse, raw_member
 
 STORES = sorted({a["store"] for a in ARRAYS} - {"slash.npk"})
-
-
-def npk(*args):
-    done = subprocess.run([str(program("npk")), *map(str, args)], capture_output=True, timeout=PATIENCE)
-    assert (done.returncode, done.stderr) == (0, b""), done
-    return done.stdout
 
 
 def unnamed_files(m, below):
@@ -36,16 +29,16 @@ def unnamed_files(m, below):
 @pytest.mark.parametrize("p", INDEX["packages"], ids=lambda p: p["package"])
 def test_the_real_numpacks_packages(p, mount, tmp_path):
     with untouched(GOLDEN / p["store"]), mount(GOLDEN / p["package"], f"cache_dir={tmp_path}") as m:
-        names = npk("ls", GOLDEN / p["store"]).decode().splitlines()
+        names = good("ls", GOLDEN / p["store"]).decode().splitlines()
         assert sorted(f.name for f in m.path.iterdir()) == [n + ".npy" for n in names]
         for name in names:
-            assert m.array(name).read_bytes() == npk("get", GOLDEN / p["store"], name)
+            assert m.array(name).read_bytes() == good("get", GOLDEN / p["store"], name)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "zlib", "none"])
 @pytest.mark.parametrize("store", STORES)
 def test_every_array_equals_the_unpacked_store(store, codec, mount, tmp_path):
-    npk("pack", "-c", codec, copy_golden(store, tmp_path), tmp_path / "x.npkg")
+    good("pack", "-c", codec, copy_golden(store, tmp_path), tmp_path / "x.npkg")
     with mount(tmp_path / "x.npkg", f"cache_dir={tmp_path}") as m:
         for a in ARRAYS:
             if a["store"] == store:
@@ -59,7 +52,7 @@ def made(tmp_path):
     arrays = {"zeros": Spec(np.zeros((50_000, 3), "<f8")), "noise": Spec(np.frombuffer(rng.bytes(40_000), "<f4").reshape(-1, 10)),
               "holes": Spec(np.arange(30_000, dtype="<i8").reshape(-1, 3), deleted=list(range(0, 10_000, 7)))}
     write_store(tmp_path / "x.npk", arrays)
-    npk("pack", tmp_path / "x.npk", tmp_path / "x.npkg")
+    good("pack", tmp_path / "x.npk", tmp_path / "x.npkg")
     os.mkdir(tmp_path / "cache")
     return tmp_path / "x.npkg", {n: s.logical() for n, s in arrays.items()}
 
@@ -147,6 +140,6 @@ def test_a_cache_that_is_not_there(made, mount, tmp_path):
 def test_npk_reads_packages_as_stores(made):
     path, arrays = made
     for name, want in arrays.items():
-        assert npk("get", path, name) == saved(want)
-    npk("pack", "-c", "none", path, path.parent / "again.npkg")
+        assert good("get", path, name) == saved(want)
+    good("pack", "-c", "none", path, path.parent / "again.npkg")
     assert {m.name: m.data for m in parse(path)[2]} == {m.name: m.data for m in parse(path.parent / "again.npkg")[2]}

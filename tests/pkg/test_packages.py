@@ -22,32 +22,13 @@ import pytest
 import zstandard
 
 from harness import (ARRAYS, BAD, GOLDEN, INDEX, PATIENCE, SANITIZED, copy_golden, program, same, tree, untouched, wait_for)
+from npkrun import BUSY, FAILED, OK, USAGE, good, refused
 from npkwrite import DTYPES, Spec, write_store
 from packages import package, parse, raw_member, real
 
-OK, USAGE, FAILED, BUSY = 0, 1, 2, 3
 PACKAGES = INDEX["packages"]
 CODECS = [("zstd", 2), ("zlib", 2), ("none", 2), ("zstd", 1), ("zlib", 1), ("none", 1)]
 STORES = sorted({a["store"] for a in ARRAYS} - {"slash.npk"})
-
-
-def run(*args, **kw):
-    return subprocess.run([str(program("npk")), *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True,
-                          timeout=PATIENCE, **kw)
-
-
-def good(*args, **kw):
-    done = run(*args, **kw)
-    assert (done.returncode, done.stderr) == (OK, b""), (args, done)
-    return done.stdout
-
-
-def refused(*args, status=FAILED, **kw):
-    done = run(*args, **kw)
-    assert (done.returncode, done.stdout) == (status, b""), (args, done)
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"npk {args[0]}: "), done
-    return lines[0]
 
 
 def array(store, name):
@@ -120,14 +101,14 @@ def test_golden_stores_come_back(name, tmp_path):
 
 def test_a_slash_fits_in_no_package(tmp_path):
     path = copy_golden("slash.npk", tmp_path)
-    assert "has a '/'" in refused("pack", path)
+    assert "has a '/'" in refused(FAILED, "pack", path)
     assert os.listdir(tmp_path) == ["slash.npk"]
 
 
 def test_a_damaged_array_is_told_not_left_out(tmp_path):
     write_store(tmp_path / "x.npk", {"a": Spec(np.arange(5)), "b": Spec(np.arange(5))})
     os.truncate(tmp_path / "x.npk" / "data_b.npkd", 7)
-    assert "data_b.npkd: byte 7" in refused("pack", tmp_path / "x.npk")
+    assert "data_b.npkd: byte 7" in refused(FAILED, "pack", tmp_path / "x.npk")
     assert os.listdir(tmp_path) == ["x.npk"]
 
 
@@ -214,7 +195,7 @@ def test_names_of_targets(tmp_path):
     good("unpack", tmp_path / "b.npkg")
     good("unpack", tmp_path / "c.bin")
     assert sorted(os.listdir(tmp_path)) == ["a.npk", "a.npk.npkg", "b.npk", "b.npkg", "c.bin", "c.bin.npk"]
-    assert "is there already" in refused("unpack", tmp_path / "a.npk.npkg")
+    assert "is there already" in refused(FAILED, "unpack", tmp_path / "a.npk.npkg")
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -234,16 +215,16 @@ def refuse(data, old, why):
     path = old.parent / "bad.npkg"
     path.write_bytes(data)
     for args in ([], ["-n"]):
-        assert why in refused("unpack", path, old, "-o", *args)
-    assert why in refused("pkginfo", "--check", path)
-    assert "is there already" in refused("unpack", path, old)
-    assert why in refused("unpack", path, old.parent / "new.npk") and not (old.parent / "new.npk").exists()
+        assert why in refused(FAILED, "unpack", path, old, "-o", *args)
+    assert why in refused(FAILED, "pkginfo", "--check", path)
+    assert "is there already" in refused(FAILED, "unpack", path, old)
+    assert why in refused(FAILED, "unpack", path, old.parent / "new.npk") and not (old.parent / "new.npk").exists()
 
 
 @pytest.mark.parametrize("case", [b for b in BAD if b["kind"] == "package"], ids=lambda c: c["path"])
 def test_golden_damage_is_refused(case, old):
-    assert ".npkg: byte " in refused("unpack", GOLDEN / "bad" / case["path"], old, "--overwrite")
-    refused("unpack", GOLDEN / "bad" / case["path"], old.parent / "new.npk")
+    assert ".npkg: byte " in refused(FAILED, "unpack", GOLDEN / "bad" / case["path"], old, "--overwrite")
+    refused(FAILED, "unpack", GOLDEN / "bad" / case["path"], old.parent / "new.npk")
     assert not (old.parent / "new.npk").exists()
 
 
@@ -300,7 +281,7 @@ def test_contents_that_no_disk_holds_are_refused_at_once(old):
     n = free // (len(blob) * 32000) + 1
     data = package([(b"", raw_member(f"data_{i}.npkd", b"", blob, len(blob) * 32000)) for i in range(n)])
     (old.parent / "bad.npkg").write_bytes(data)
-    assert "there is room for" in refused("unpack", old.parent / "bad.npkg", old, "-o")
+    assert "there is room for" in refused(FAILED, "unpack", old.parent / "bad.npkg", old, "-o")
 
 
 @pytest.mark.parametrize("count", [0, 2, 0xFFFFFFFF])
@@ -318,17 +299,17 @@ def test_several_zstd_frames_are_one_file(tmp_path):
 def test_a_wrong_checksum_can_be_passed_over(old):
     path = old.parent / "x.npkg"
     path.write_bytes(package([(DATA, raw_member("data_x.npkd", DATA))], crc=7))
-    assert "checksum 00000007" in refused("unpack", path, old, "-o")
+    assert "checksum 00000007" in refused(FAILED, "unpack", path, old, "-o")
     good("unpack", "--no-verify", path)
     assert (old.parent / "x.npk" / "data_x.npkd").read_bytes() == DATA
 
 
 def test_what_is_no_package(old):
     for path in (old, old.parent / "nothing", "/dev/null"):
-        refused("pkginfo", path)
-        refused("unpack", path, old.parent / "new.npk")
+        refused(FAILED, "pkginfo", path)
+        refused(FAILED, "unpack", path, old.parent / "new.npk")
     os.mkfifo(old.parent / "fifo")
-    assert "not a regular file" in refused("pkginfo", old.parent / "fifo")
+    assert "not a regular file" in refused(FAILED, "pkginfo", old.parent / "fifo")
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------
@@ -346,10 +327,10 @@ def test_overwriting_replaces_the_whole_store(made, tmp_path):
     good("unpack", "-o", made, tmp_path / "old.npk")
     assert files(tmp_path / "old.npk") == files(tmp_path / "new.npk")
     assert sorted(os.listdir(tmp_path)) == ["new.npk", "new.npkg", "old.npk"]
-    assert "is there already" in refused("pack", tmp_path / "old.npk", made)
+    assert "is there already" in refused(FAILED, "pack", tmp_path / "old.npk", made)
     good("pack", tmp_path / "old.npk", made, "--overwrite")
     os.mkdir(tmp_path / "empty.npk")
-    assert "is there already" in refused("unpack", made, tmp_path / "empty.npk")
+    assert "is there already" in refused(FAILED, "unpack", made, tmp_path / "empty.npk")
     good("unpack", made, tmp_path / "empty.npk", "-o")
     same(array(tmp_path / "empty.npk", "n"), np.arange(5))
 
@@ -371,13 +352,13 @@ def test_a_directory_with_other_things_is_never_replaced(foreign, made, tmp_path
         (tmp_path / "old.npk" / foreign).parent.mkdir(exist_ok=True)
         (tmp_path / "old.npk" / foreign).write_text("years of work")
     with untouched(tmp_path / "old.npk"):
-        assert "no part of a store" in refused("unpack", "-o", made, tmp_path / "old.npk")
+        assert "no part of a store" in refused(FAILED, "unpack", "-o", made, tmp_path / "old.npk")
 
 
 def test_a_file_is_never_replaced_by_a_store_nor_a_store_by_a_file(made, tmp_path):
     (tmp_path / "file").write_text("x")
-    assert "no directory" in refused("unpack", "-o", made, tmp_path / "file")
-    assert "no regular file" in refused("pack", "-o", tmp_path / "new.npk", tmp_path / "new.npk")
+    assert "no directory" in refused(FAILED, "unpack", "-o", made, tmp_path / "file")
+    assert "no regular file" in refused(FAILED, "pack", "-o", tmp_path / "new.npk", tmp_path / "new.npk")
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -386,7 +367,7 @@ def test_a_store_that_is_being_written_is_not_replaced(made, tmp_path):
     fd = os.open(tmp_path / "old.npk" / ".numpackfs.lock", os.O_RDWR | os.O_CREAT)
     fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))      # F_OFD_SETLK
     with untouched(tmp_path / "old.npk"):
-        assert "open for writing" in refused("unpack", "-o", made, tmp_path / "old.npk", status=BUSY)
+        assert "open for writing" in refused(BUSY, "unpack", "-o", made, tmp_path / "old.npk")
     os.close(fd)
     good("unpack", "-o", made, tmp_path / "old.npk")
 
@@ -514,4 +495,4 @@ def test_a_mounted_store_is_packed_as_it_is_at_one_moment(tmp_path, mount):
     (["pack", "S", "-t", "x"], "x"), (["pack"], "STORE"), (["unpack"], "PACKAGE"), (["pkginfo"], "PACKAGE"),
     (["unpack", "a", "b", "c"], "c")])
 def test_wrong_usage(args, why, store):
-    assert why in refused(*[store[0] if a == "S" else a for a in args], status=USAGE)
+    assert why in refused(USAGE, *[store[0] if a == "S" else a for a in args])

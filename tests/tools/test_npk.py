@@ -18,9 +18,9 @@ import pytest
 
 from harness import (ARRAYS, BAD, BUILD, GOLDEN, INDEX, PATIENCE, ROOT, SANITIZED, copy_golden, program, require_fuse, same, saved, untouched,
                      wait_for)
+from npkrun import FAILED, OK, USAGE, good, refused, run
 from npkwrite import Spec, write_store
 
-OK, USAGE, FAILED = 0, 1, 2
 STORES = sorted({a["store"] for a in ARRAYS}) + INDEX["empty_stores"]
 BAD_STORES = [b for b in BAD if b["kind"] == "store"]
 
@@ -40,26 +40,6 @@ def of_store(name):
 
 def expected(a):
     return GOLDEN / a["expected_npy"]
-
-
-def run(*args, **kw):
-    return subprocess.run([str(program("npk")), *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, **kw)
-
-
-def good(*args, **kw):
-    """The standard output of a call that must succeed and complain of nothing."""
-    done = run(*args, **kw)
-    assert (done.returncode, done.stderr) == (OK, b""), (args, done)
-    return done.stdout
-
-
-def refused(status, *args, **kw):
-    """The one line that a call complains with; nothing else may be printed."""
-    done = run(*args, **kw)
-    assert done.returncode == status, (args, done)
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"npk {args[0]}: "), done
-    return lines[0]
 
 
 def loaded(data):

@@ -9,28 +9,9 @@ import numpy as np
 import pytest
 
 from harness import PATIENCE, program, require_fuse, same
+from npkrun import BUSY, FAILED, USAGE, good, refused
 from npkwrite import Spec, write_store
 
-OK, USAGE, FAILED, BUSY = 0, 1, 2, 3
-
-
-def run(*args, **kw):
-    kw.setdefault("input", b"")
-    return subprocess.run([str(program("npk")), *map(str, args)], capture_output=True, timeout=PATIENCE, **kw)
-
-
-def good(*args, **kw):
-    done = run(*args, **kw)
-    assert (done.returncode, done.stderr) == (OK, b""), (args, done)
-    return done.stdout
-
-
-def refused(status, *args, **kw):
-    done = run(*args, **kw)
-    assert done.returncode == status, (args, done)
-    lines = done.stderr.decode().splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"npk {args[0]}: "), done
-    return lines[0]
 
 
 def get(store, name):

@@ -16,27 +16,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "search"))
 
 import truth  # noqa: E402
 from harness import PATIENCE, program, same, saved  # noqa: E402
+from npkrun import good, refused  # noqa: E402
 from npkwrite import Spec, write_store  # noqa: E402
 
 HITS = np.dtype([("index", "<u8"), ("score", "<f8")])
-
-
-def run(*args, **kw):
-    kw.setdefault("input", b"")
-    return subprocess.run([str(program("npk")), *map(str, args)], capture_output=True, timeout=PATIENCE, **kw)
-
-
-def good(*args, **kw):
-    done = run(*args, **kw)
-    assert (done.returncode, done.stderr) == (0, b""), (args, done)
-    return done.stdout
-
-
-def refused(status, *args, **kw):
-    done = run(*args, **kw)
-    lines = done.stderr.decode().splitlines()
-    assert (done.returncode, done.stdout, len(lines)) == (status, b"", 1) and lines[0].startswith(f"npk {args[0]}: "), (args, done)
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
