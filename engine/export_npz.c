@@ -110,6 +110,19 @@ static unsigned flags_of(const struct npk_npz *z)
 	return FLAG_UTF8 | (z->seeks ? 0 : FLAG_FOLLOW);
 }
 
+/* What the local header and the directory's entry say alike; sizes are in the extra field. */
+static void put_common(struct put *p, const struct npk_npz *z, const struct member *m)
+{
+	put(p, 2, flags_of(z));
+	put(p, 2, z->level ? 8 : 0);
+	put(p, 2, 0);
+	put(p, 2, DOS_DATE);
+	put(p, 4, m->crc);
+	put(p, 4, LEN_MAX);
+	put(p, 4, LEN_MAX);
+	put(p, 2, strlen(m->name));
+}
+
 static int put_local(struct npk_npz *z, const struct member *m, struct npk_err *err)
 {
 	struct put p = {.n = 0};
@@ -117,14 +130,7 @@ static int put_local(struct npk_npz *z, const struct member *m, struct npk_err *
 
 	put(&p, 4, 0x04034b50);
 	put(&p, 2, VERSION_64);
-	put(&p, 2, flags_of(z));
-	put(&p, 2, z->level ? 8 : 0);
-	put(&p, 2, 0);
-	put(&p, 2, DOS_DATE);
-	put(&p, 4, m->crc);
-	put(&p, 4, LEN_MAX);
-	put(&p, 4, LEN_MAX);
-	put(&p, 2, strlen(m->name));
+	put_common(&p, z, m);
 	put(&p, 2, EXTRA64_LEN);
 	rc = write_fd(z, p.bytes, p.n, err);
 	if (rc == 0)
@@ -269,14 +275,7 @@ static int put_entry(struct npk_npz *z, const struct member *m, struct npk_err *
 	put(&p, 4, 0x02014b50);
 	put(&p, 2, 3 << 8 | VERSION_64);
 	put(&p, 2, VERSION_64);
-	put(&p, 2, flags_of(z));
-	put(&p, 2, z->level ? 8 : 0);
-	put(&p, 2, 0);
-	put(&p, 2, DOS_DATE);
-	put(&p, 4, m->crc);
-	put(&p, 4, LEN_MAX);
-	put(&p, 4, LEN_MAX);
-	put(&p, 2, strlen(m->name));
+	put_common(&p, z, m);
 	put(&p, 2, 28);
 	put(&p, 2, 0);
 	put(&p, 2, 0);
