@@ -387,6 +387,8 @@ class Run:
                      {"first": 1e3 * statistics.median(first), "later": 1e3 * statistics.median(later)})
         if self.wanted("cold"):
             self.cold(plain, q[:1], x.nbytes)
+        if self.wanted("mount"):
+            self.mount(plain)
         for s in plain, holes:
             shutil.rmtree(s.path)
 
@@ -424,6 +426,38 @@ class Run:
         self.add("cold: of the disk's direct read rate", 0.9, got, spread,
                  {k: 1e3 * statistics.median(v) for k, v in t.items()}, higher=True)
 
+    def mount(self, store):
+        """A query written to `search` and its answer read, against the same call of the library: milliseconds more."""
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK) or not shutil.which("fusermount3"):
+            print("the mount: no /dev/fuse or no fusermount3", flush=True)
+            return
+        point = pathlib.Path(self.base) / "mnt"
+        point.mkdir()
+        threads = len(os.sched_getaffinity(0))
+        daemon = subprocess.Popen([self.args.build / "numpackfs", "-f", "-o", "ro", store.path, point])
+        try:
+            while not os.path.ismount(point):
+                if daemon.poll() is not None:
+                    raise SystemExit(f"numpackfs ended with {daemon.returncode}")
+                time.sleep(0.01)
+            fd = os.open(point / ".numpack/arrays/x/search", os.O_RDWR)
+            row = np.load(point / "x.npy", mmap_mode="r")[17:18].copy()
+
+            def ask():
+                os.pwrite(fd, b"k=10 metric=l2sq row=17\n", 0)
+                assert os.pread(fd, 4096, 0).startswith(b"17 ")
+
+            with store.open(self.lib) as a:
+                t = interleave(Clock("wall"), {"mount": ask, "library": lambda: a.search(row, "l2sq", K, threads=threads)},
+                               self.args.rounds)
+            os.close(fd)
+            more = sorted(1e3 * (x - y) for x, y in zip(t["mount"], t["library"]))
+            self.add("through the mount, ms more", 1.0, statistics.median(more), (more[len(more) // 4], more[-1 - len(more) // 4]),
+                     {k: 1e3 * statistics.median(v) for k, v in t.items()})
+        finally:
+            subprocess.run(["fusermount3", "-u", point], check=True)
+            daemon.wait()
+
     def save(self):
         out = self.args.out
         report = {"machine": {"cpu": cpu_name(), "cpus": os.cpu_count(), **self.limit}, "clock": self.args.clock,
@@ -453,7 +487,7 @@ def picture(rows):
              f'<text x="{left}" y="18">time relative to the named peer; | is the goal (times as fast: longer is better)</text>']
     for i, r in enumerate(rows):
         y = 30 + i * step
-        bar = min(r["ratio"], 2.2) * scale
+        bar = min(max(r["ratio"], 0), 2.2) * scale
         colour = "#3a7" if r["met"] else "#c63"
         title = r["title"].replace("&", "&amp;").replace("<", "&lt;")
         parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{title}</text>'
