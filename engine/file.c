@@ -277,6 +277,18 @@ void npki_file_unkeep(struct npki_file *f)
 	pthread_mutex_unlock(&n->lock);
 }
 
+bool npki_file_is_nameless(struct npki_file *f)
+{
+	struct npki_inode *n = f->inode;
+	struct stat st;
+	bool nameless;
+
+	pthread_mutex_lock(&n->lock);
+	nameless = n->fd >= 0 && fstat(n->fd, &st) == 0 && st.st_nlink == 0;
+	pthread_mutex_unlock(&n->lock);
+	return nameless;
+}
+
 int npki_file_write_left(struct npki_file *f, const void *bytes, size_t len, uint64_t off, struct npk_err *err)
 {
 	struct npki_inode *n = f->inode;

@@ -60,6 +60,8 @@ int npki_file_share(struct npki_file *f, const struct npki_file *old, struct npk
  * opened, npki_file_write_left() tries again, and says why. */
 void npki_file_keep(struct npki_file *f);
 void npki_file_unkeep(struct npki_file *f);
+/* Whether somebody keeps the file, and it has no name. */
+bool npki_file_is_nameless(struct npki_file *f);
 /* Writes to a file that no array has any more. -ESTALE: nobody kept it, and its name is gone. */
 int npki_file_write_left(struct npki_file *f, const void *bytes, size_t len, uint64_t off, struct npk_err *err);
 

@@ -382,6 +382,13 @@ static int load(struct npk_gen *g, const struct npki_layout *from, struct npki_n
 	return rc == 0 ? add_source(g, e->file, &id, err) : rc;
 }
 
+static uint64_t new_moment(void)
+{
+	static _Atomic uint64_t last;
+
+	return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+}
+
 static uint64_t new_number(struct npk_store *s)
 {
 	return atomic_fetch_add_explicit(&(s->base ? s->base : s)->next_gen, 1, memory_order_relaxed);
@@ -406,6 +413,7 @@ int npki_gen_load(struct npk_gen **out, struct npk_store *s, const char *name, s
 		return rc;
 	}
 	g->info.number = g->rows_id = new_number(s);
+	g->info.moment = new_moment();
 	*out = g;
 	return 0;
 }
@@ -427,6 +435,7 @@ static struct npk_gen *derive(struct npk_gen *old, const struct npki_layout *to,
 	g->store = old->store;
 	npki_store_ref(g->store);
 	g->info = old->info;
+	g->info.moment = new_moment();
 	g->info.shape = to->entry->shape;
 	g->info.slots = to->entry->shape.ndim ? to->entry->shape.dim[0] : 1;
 	g->info.mtime_us = to->entry->mtime_us;

@@ -177,6 +177,27 @@ static int seal_left(struct npk_store *s, const struct npk_gen *g, struct npk_er
 	return rc;
 }
 
+static int is_nameless(void *ctx, const struct place *p, size_t done)
+{
+	const struct view_write *x = ctx;
+
+	(void)done;
+	return npki_file_is_nameless(p->f)
+		       ? 0
+		       : npk_fail(x->err, ESTALE, "%.300s: the transaction that showed these rows has ended",
+				 p->f->path);
+}
+
+/* The transaction is gone. Its own files lost their names with it, and go on for who kept them; the store's are no longer
+ * to be written through it. */
+static int write_discarded(struct npk_view *v, uint64_t off, const void *bytes, size_t len, struct npk_err *err)
+{
+	const struct view_write x = {.bytes = bytes, .err = err};
+	int rc = each_place(v, npk_view_gen(v), off, len, is_nameless, (void *)&x);
+
+	return rc == 0 ? each_place(v, npk_view_gen(v), off, len, write_left, (void *)&x) : rc;
+}
+
 int npk_view_pwrite(
 	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err)
 {
@@ -191,7 +212,7 @@ int npk_view_pwrite(
 	if (off > info->bytes || len > info->bytes - off)
 		return npk_fail(err, EINVAL, "view: bytes %" PRIu64 " + %zu of %" PRIu64, off, len, info->bytes);
 	if (!a && s->base)
-		return npk_fail(err, ESTALE, "array '%.200s' is gone, and the transaction with it", g->name);
+		return write_discarded(v, off, bytes, len, err);
 	do {
 		rc = npki_tx_begin(&tx, s, err);
 		if (rc != 0)

@@ -231,6 +231,7 @@ struct npk_gen_info {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
+	uint64_t moment; /* greater than that of every earlier state of the array, also within one number */
 };
 
 const struct npk_gen_info *npk_gen_info(const struct npk_gen *g); /* borrowed while g is held */
@@ -476,7 +477,8 @@ int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err);
  * but as many as pages: a crash may leave a part of it. After a drop the rows are still the array's. After a save
  * over, a rename over or a removal (`a` may then be NULL) they are those of a file without a name: views of that generation
  * show what is written, no array does. -ESTALE: they were compacted; or nobody kept the file, see npk_gen_keep(), and it is
- * gone; or the generation is of a transaction and the array changed in it. */
+ * gone; or the generation is of a transaction and the array changed in it. When the transaction was discarded (`a` is NULL),
+ * rows that lie in files of its own go on in the same way, for those of the store's: -ESTALE. */
 int npk_view_pwrite(
 	struct npk_view *v, struct npk_array *a, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
 /* Gives the room of deleted rows back. Readers keep the layout they have. */

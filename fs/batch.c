@@ -3,6 +3,8 @@
 #include "changed.h"
 #include "dir.h"
 #include "file.h"
+#include "layout.h"
+#include "log.h"
 #include "root.h"
 
 #include <errno.h>
@@ -120,6 +122,68 @@ static void on_change(void *session, struct npk_array *a, enum npk_change what)
 	npkfs_announce(s, NULL, name, len, what);
 }
 
+struct follower {
+	struct npkfs_session *s;
+	const struct npkfs_space *space;
+};
+
+/* Both have the same rows in the same slots: rows are only added to a file's, or deleted. */
+static bool is_same_layout(const struct npk_gen *a, const struct npk_gen *b)
+{
+	const struct npk_gen_info *x = npk_gen_info(a), *y = npk_gen_info(b);
+
+	return npk_gen_shares(a, b) && x->slots == y->slots && x->rows == y->rows;
+}
+
+/* What the node shows is a generation of the store now. Rows that were added and waited in a file of their own lie where the
+ * array has them: what is written to them there is to be seen. */
+static int show_committed(struct npkfs_session *s, struct npkfs_node *node, struct npk_gen *g, struct npk_err *err)
+{
+	struct npkfs_layout *l = npkfs_node_layout(node), *now = NULL;
+	int rc = 0;
+
+	if (l != NULL && is_same_layout(l->gen, g)) {
+		rc = npk_gen_map(g, err);
+		if (rc == 0)
+			rc = npkfs_layout_new(&now, s, g, l->header, l->header_len, err);
+		if (rc == 0) {
+			npkfs_node_set_layout(node, now);
+			npkfs_node_rekey(&s->inodes, node, npk_gen_info(g)->number);
+		}
+	}
+	npkfs_layout_put(l);
+	return rc;
+}
+
+static void follow(void *ctx, struct npkfs_node *node)
+{
+	const struct follower *f = ctx;
+	struct npk_array *a;
+	struct npk_gen *g;
+	struct npk_err err;
+	int rc;
+
+	if (node->space != f->space || npkfs_node_array(f->s, node, &a, NULL) != 0)
+		return;
+	rc = npk_gen_get(&g, a, &err);
+	if (rc == 0) {
+		rc = show_committed(f->s, node, g, &err);
+		npk_gen_put(g);
+	}
+	if (rc != 0) /* it shows what it showed */
+		npkfs_log(NPKFS_WARN, "node %llu after the commit: %s", (unsigned long long)node->id, err.msg);
+	npk_array_put(a);
+}
+
+static int follow_all(struct npkfs_session *s, const struct npkfs_space *sp, struct npk_err *err)
+{
+	struct follower f = {s, sp};
+
+	return npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, follow, &f) == 0
+		       ? 0
+		       : npk_fail(err, ENOMEM, "committed, but no memory to tell open files");
+}
+
 static int ended(const struct npkfs_space *sp, struct npk_err *err)
 {
 	return npk_fail(err, ESTALE, "the transaction '%s' has ended", sp->name);
@@ -142,7 +206,8 @@ int npkfs_batch_commit(struct npkfs_session *s, struct npkfs_space *sp, struct n
 		return rc;
 	atomic_store(&sp->ended, true);
 	unlist(s, sp);
-	return npkfs_sync_change(s, err);
+	rc = follow_all(s, sp, err);
+	return rc == 0 ? npkfs_sync_change(s, err) : rc;
 }
 
 int npkfs_batch_abort(struct npkfs_session *s, struct npkfs_space *sp, struct npk_err *err)

@@ -394,8 +394,8 @@ static int write_array(struct file *f, struct npkfs_layout *l, struct npkfs_writ
 		rc = npk_fail(err, EINVAL, "the array was converted when it was complete: open it anew to change it");
 	else if (atomic_load(&f->h.node->compacted) && !(f->flags & O_APPEND))
 		rc = npk_fail(err, ESTALE, "the array was compacted: open it anew");
-	else if ((rc = npkfs_node_array(s, f->h.node, &w.a, &why)) == -ENOENT && !(f->flags & O_APPEND))
-		rc = 0; /* unlinked: the file lives on for who has it open */
+	else if (npkfs_is_left(f->h.node, rc = npkfs_node_array(s, f->h.node, &w.a, &why)) && !(f->flags & O_APPEND))
+		rc = 0; /* the file lives on for who has it open */
 	else if (rc != 0)
 		rc = npk_fail(err, -rc, "%s", why.msg);
 	if (rc == 0 && (f->flags & O_APPEND))
@@ -619,6 +619,27 @@ static int open_truncated(
 	return rc;
 }
 
+/* The node's layout is mapped, also when it gets another one meanwhile. */
+static int map_layout(struct npkfs_node *node, struct npk_err *err)
+{
+	struct npkfs_layout *l = npkfs_node_layout(node), *now;
+	int rc = 0;
+
+	while (l != NULL && rc == 0) {
+		rc = npk_gen_map(l->gen, err);
+		now = npkfs_node_layout(node);
+		npkfs_layout_put(l);
+		if (now != l) {
+			l = now;
+			continue;
+		}
+		l = NULL;
+		npkfs_layout_put(now);
+	}
+	npkfs_layout_put(l);
+	return rc;
+}
+
 static int open_layout(struct npkfs_session *s, struct npkfs_node *node, struct npk_err *err)
 {
 	struct npkfs_layout *l = npkfs_node_layout(node);
@@ -626,7 +647,7 @@ static int open_layout(struct npkfs_session *s, struct npkfs_node *node, struct 
 	int rc;
 
 	if (l != NULL)
-		rc = npk_gen_map(l->gen, err);
+		rc = map_layout(node, err);
 	else
 		rc = st != NULL ? 0 : npkfs_open_damaged(s, node, err);
 	npkfs_staged_put(st);
@@ -640,13 +661,18 @@ int npkfs_file_open(struct npkfs_session *s, struct npkfs_node *node, struct npk
 	int mode = o->flags & O_ACCMODE, rc = s->rw ? 0 : npkfs_refuse_writing(o->flags, err);
 	struct file *f;
 
-	if (rc == 0)
-		rc = o->flags & O_TRUNC ? open_truncated(s, node, &o->who, err) : open_layout(s, node, err);
+	if (rc == 0 && (o->flags & O_TRUNC))
+		rc = open_truncated(s, node, &o->who, err);
 	if (rc != 0)
 		return rc;
-	f = calloc(1, sizeof(*f));
-	if (f == NULL)
-		return npk_fail(err, ENOMEM, "no memory for an open file");
+	atomic_fetch_add(&node->handles, 1); /* from here on what the node gets to show is mapped at once */
+	if (!(o->flags & O_TRUNC))
+		rc = open_layout(s, node, err);
+	f = rc == 0 ? calloc(1, sizeof(*f)) : NULL;
+	if (f == NULL) {
+		atomic_fetch_sub(&node->handles, 1);
+		return rc != 0 ? rc : npk_fail(err, ENOMEM, "no memory for an open file");
+	}
 	pthread_mutex_init(&f->lock, NULL);
 	f->h = (struct npkfs_handle){.ops = mode == O_RDONLY ? &reader_ops : &handle_ops, .s = s, .node = node};
 	f->h.append = (o->flags & O_APPEND) != 0;
@@ -655,7 +681,6 @@ int npkfs_file_open(struct npkfs_session *s, struct npkfs_node *node, struct npk
 	f->who = o->who;
 	o->direct_io = f->h.direct;
 	o->keep_cache = !f->h.direct;
-	atomic_fetch_add(&node->handles, 1);
 	if (mode != O_RDONLY) {
 		atomic_fetch_add(&node->writers, 1);
 		keep_files(f);

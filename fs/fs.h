@@ -172,6 +172,8 @@ int npkfs_plain_node(
 /* The array that a node's name means now. */
 int npkfs_node_array(
 	struct npkfs_session *s, const struct npkfs_node *node, struct npk_array **out, struct npk_err *err);
+/* Whether `rc` of that says: there is no such array any more, or its transaction was discarded; open files of it go on. */
+bool npkfs_is_left(const struct npkfs_node *node, int rc);
 /* A row of the table of .numpack, which may be seen in other places too. */
 int npkfs_control_lookup(struct npkfs_session *s, struct npkfs_node *dir, const char *name, struct npkfs_node **out,
 	struct npk_err *err);

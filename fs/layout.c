@@ -128,12 +128,12 @@ void npkfs_node_show_header(struct npkfs_node *node, struct npkfs_layout *l)
 	npkfs_layout_put(old);
 }
 
-/* Two threads may come with two moments of one generation: rows only grow. Times may be set back. */
+/* Two threads may come with two moments of one generation. */
 static bool is_newer(const struct npk_gen *a, const struct npk_gen *b)
 {
 	const struct npk_gen_info *x = npk_gen_info(a), *y = npk_gen_info(b);
 
-	return x->number == y->number && a != b && x->rows >= y->rows;
+	return x->number == y->number && x->moment > y->moment;
 }
 
 int npkfs_node_update(struct npkfs_session *s, struct npkfs_node *node, struct npk_gen *g, struct npk_err *err)
@@ -149,6 +149,10 @@ int npkfs_node_update(struct npkfs_session *s, struct npkfs_node *node, struct n
 	npkfs_layout_put(now);
 	if (rc != 0)
 		return rc;
+	/* Who has the node open may read it when the files have no name any more. What cannot be mapped now is no error
+	 * here: the read tries again, and says why. */
+	if (atomic_load(&node->handles) > 0)
+		npk_gen_map(g, NULL);
 	pthread_mutex_lock(&node->lock);
 	if (node->layout != NULL && is_newer(g, node->layout->gen)) {
 		if (node->shown == NULL) {

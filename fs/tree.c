@@ -71,6 +71,11 @@ int npkfs_node_array(
 	return rc;
 }
 
+bool npkfs_is_left(const struct npkfs_node *node, int rc)
+{
+	return rc == -ENOENT || (rc == -ESTALE && node->space != NULL);
+}
+
 void npkfs_array_path(const struct npkfs_node *node, const char *tail, struct npk_text *out)
 {
 	char part[NPKFS_NAME_MAX + 1];

@@ -31,8 +31,12 @@ static int view_node(struct npkfs_session *s, const struct npkfs_node *dir, stru
 	int rc;
 
 	key.number = npk_gen_info(g)->number;
-	/* A mask's array may change; rows appended do not change the generation's number. */
-	key.detail = strstr(sel, "mask") != NULL ? (1ull << 62) + atomic_load(&s->epoch) : npk_gen_info(g)->slots;
+	/* A mask's array may change; rows appended do not change the generation's number, nor does the copy that a
+	 * transaction makes of an array before it writes to it. */
+	if (strstr(sel, "mask") != NULL)
+		key.detail = (1ull << 62) + atomic_load(&s->epoch);
+	else
+		key.detail = dir->space != NULL ? npk_gen_info(g)->moment : npk_gen_info(g)->slots;
 	*out = npkfs_node_by_key(&s->inodes, &key);
 	if (*out != NULL)
 		return 0;

@@ -88,7 +88,7 @@ static int overwrite(struct view_writer *w, uint64_t off, const void *buf, size_
 	struct npk_err why = {0};
 	int rc = npkfs_node_array(w->h.s, w->h.node, &a, &why);
 
-	if (rc != 0 && rc != -ENOENT)
+	if (rc != 0 && !npkfs_is_left(w->h.node, rc))
 		return npk_fail(err, -rc, "%s", why.msg);
 	rc = npk_view_pwrite(atomic_load(&w->h.node->view), a, off, buf, len, err); /* a NULL: the array is gone */
 	npk_array_put(a);

@@ -262,3 +262,117 @@ def test_an_open_one_is_discarded_by_the_end_of_the_mount(mount, tmp_path):
         same(m.load("x"), A)
         assert os.listdir(m.path) == ["x.npy"]
     assert sorted(p.name for p in store.iterdir() if p.name.endswith(".npkd")) == ["data_x.npkd"]
+
+
+def ended(path, how):
+    """The transaction ends: by a command, or rmdir."""
+    if how == "rmdir":
+        os.rmdir(path)
+    else:
+        say(path / "ctl", how + "\n")
+
+
+@pytest.mark.parametrize("how", ["rmdir", "abort", "commit"])
+def test_readers_of_an_ended_one_keep_what_they_had(rw, how):
+    """Also what came after they had opened it, and was never read: neither an error nor SIGBUS."""
+    t = begin(rw)
+    c = t / ".numpack" / "arrays"
+    x, y = os.open(t / "x.npy", os.O_RDONLY), load(t, "y", mmap_mode="r")
+    copied = load(t, "y", mmap_mode="c")
+    say(c / "x" / "append.raw", A[:2].tobytes())
+    say(c / "y" / "replace", b"0\n" + saved(B[5:6]))
+    late = os.open(t / "x.npy", os.O_RDONLY)
+    view = os.open(c / "x" / "view" / "99:101.npy", os.O_RDONLY)
+    ended(t, how)
+    for name in "xy":                          # whatever becomes of the files outside
+        say(rw.control(name) / "drop", "0:10\n")
+        say(rw.control(name) / "compact", "1\n")
+    say(rw.control() / "sync", "1\n")
+    want = B.copy()
+    want[0] = B[5]
+    same(y, want)
+    same(copied, want)
+    for fd, rows in ((x, np.vstack([A, A[:2]])), (late, np.vstack([A, A[:2]])), (view, np.vstack([A[99:], A[:1]]))):
+        assert os.fstat(fd).st_size == len(saved(rows)) and os.pread(fd, 1 << 16, 0) == saved(rows)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("how", ["rmdir", "abort"])
+def test_writers_of_a_discarded_one_go_on_as_with_an_unlinked_file(rw, how):
+    t = begin(rw)
+    np.save(t / "n.npy", A)
+    x = load(t, "x", mmap_mode="r+")
+    x[0] = -1
+    x.flush()
+    n, fd = load(t, "n", mmap_mode="r+"), os.open(t / "n.npy", os.O_RDWR)
+    view = os.open(t / ".numpack/arrays/n/view/9:10.npy", os.O_RDWR)
+    ended(t, how)
+    n[5], x[5] = -5, -5
+    n.flush()
+    x.flush()
+    assert os.pwrite(fd, np.full(3, -6, "f4").tobytes(), 128 + 6 * 12) == 12
+    assert os.pwrite(view, np.full(3, -9, "f4").tobytes(), 128) == 12
+    want = A.copy()
+    want[5], want[6], want[9] = -5, -6, -9
+    assert os.pread(fd, 1 << 16, 0) == saved(want)
+    same(n, want)
+    want = A.copy()
+    want[0], want[5] = -1, -5
+    same(x, want)
+    expect_error(errno.ESTALE, os.pwrite, fd, A[:1].tobytes(), 128 + 1200)      # there is nothing to add rows to
+    expect_error(errno.ESTALE, os.close, fd)
+    os.close(view)
+    same(rw.load("x"), A)
+    assert sorted(os.listdir(rw.path)) == ["x.npy", "y.npy"]
+    say(rw.control() / "sync", "1\n")
+    assert sorted(p.name for p in rw.store.iterdir() if p.name.endswith(".npkd")) == ["data_x.npkd", "data_y.npkd"]
+
+
+def test_what_a_discarded_one_showed_of_the_store_is_not_written_through_it(rw):
+    t = begin(rw)
+    fd, x = os.open(t / "x.npy", os.O_WRONLY), load(t, "x", mmap_mode="r+")
+    os.rmdir(t)
+    expect_error(errno.ESTALE, os.pwrite, fd, np.full(3, -1, "f4").tobytes(), 128)
+    expect_error(errno.ESTALE, os.close, fd)
+    x[5] = -5
+    expect_error(errno.ESTALE, x.flush)
+    same(rw.load("x"), A)
+
+
+def test_a_view_inside_shows_what_is_written_inside(rw):
+    t = begin(rw)
+    view = t / ".numpack/arrays/x/view/0:3.npy"
+    same(np.load(view), A[:3])
+    with open(t / "x.npy", "r+b") as f:
+        f.seek(128 + 12)
+        f.write(np.full(3, -1, "f4").tobytes())
+    want = A.copy()
+    want[1] = -1
+    same(np.load(view), want[:3])
+    say(t / ".numpack/arrays/x/append.raw", A[:1].tobytes())
+    same(np.load(view), want[:3])
+    same(np.load(rw.view("x", "0:3")), A[:3])
+
+
+def test_a_reader_of_a_committed_one_goes_on_as_any_reader(rw):
+    """It sees what is written in place afterwards, also in rows that waited in the transaction."""
+    t = begin(rw)
+    np.save(t / "n.npy", A)
+    say(t / ".numpack/arrays/x/append.raw", A[:2].tobytes())
+    x, n = load(t, "x", mmap_mode="r"), load(t, "n", mmap_mode="r")
+    same(x, np.vstack([A, A[:2]]))
+    say(t / "ctl", "commit\n")
+    want = np.vstack([A, A[:2]])
+    for row in (7, 100, 101):
+        want[row] = -row
+        with open(rw.array("x"), "r+b") as f:
+            f.seek(128 + row * 12)
+            f.write(want[row].tobytes())
+    same(rw.load("x"), want)
+    same(x, want)
+    outside = rw.load("n", mmap_mode="r+")
+    outside[3] = -3
+    outside.flush()
+    want = A.copy()
+    want[3] = -3
+    same(n, want)

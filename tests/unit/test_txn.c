@@ -164,6 +164,53 @@ TEST(mode_stays_through_save_and_compact_and_can_be_chosen)
 	T_CHECK(npk_store_finish(s, NULL) == 0);
 }
 
+static struct npk_gen *gen_of(struct npk_array *a)
+{
+	struct npk_gen *g;
+
+	T_CHECK(npk_gen_get(&g, a, NULL) == 0);
+	return g;
+}
+
+/* Objects of one number may reach who shows them in any order: the moment tells which is the later state, also when rows,
+ * time and mode say nothing about it. */
+TEST(every_state_of_an_array_has_a_later_moment)
+{
+	struct npk_store *s = make(mk_dir());
+	struct npk_array *a = get(s, "a");
+	struct npk_gen *before = gen_of(a), *now;
+
+	for (int step = 0; step < 6; step++) {
+		switch (step) {
+		case 0:
+			T_CHECK(npk_array_set_mode(a, 0640, NULL) == 0);
+			break;
+		case 1:
+			T_CHECK(npk_array_set_mode(a, 0600, NULL) == 0);
+			break;
+		case 2:
+			T_CHECK(npk_array_set_mtime(a, 1000, NULL) == 0);
+			break;
+		case 3:
+			T_CHECK(npk_array_append(a, rows, 1, NULL) == 0);
+			break;
+		case 4:
+			T_CHECK(npk_array_replace(a, 0, 1, rows, 0, NULL) == 0);
+			break;
+		default:
+			T_CHECK(npk_array_drop(a, "0", NULL, NULL) == 0);
+		}
+		now = gen_of(a);
+		T_CHECK((npk_gen_info(now)->number == npk_gen_info(before)->number) == (step < 5));
+		T_CHECK(npk_gen_info(now)->moment > npk_gen_info(before)->moment);
+		npk_gen_put(before);
+		before = now;
+	}
+	npk_gen_put(before);
+	npk_array_put(a);
+	T_CHECK(npk_store_finish(s, NULL) == 0);
+}
+
 TEST(the_lock_file_says_what_it_is_told_last)
 {
 	const char *dir = mk_dir();
