@@ -45,7 +45,7 @@ TEST_SRC  := $(sort $(wildcard tests/unit/test_*.c tests/prop/test_*.c tests/cra
 TEST_BIN  := $(patsubst %.c,$(B)/%,$(TEST_SRC))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c tests/kernels/bench_*.c)))
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] tests/*/*.[ch] contrib/c/*.c))
+OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] tests/*/*.[ch] contrib/examples/*.c))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:

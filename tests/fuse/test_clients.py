@@ -1,6 +1,8 @@
 """A Go and a Node program read mounted files with ordinary libraries of their registries; the sums are those of numpy. The
-examples of contrib/examples search a mount; the rows are those that numpy finds in float64."""
+examples of contrib/examples search a mount, and save, change and search an array of one in every language, in C and Rust by the
+library; the rows are those that numpy finds."""
 
+import io
 import json
 import os
 import shutil
@@ -10,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness import ROOT, TESTS, clean_environment
+from harness import BUILD, MODE, PATIENCE, ROOT, SANITIZED, TESTS, clean_environment, same
 from npkwrite import Spec, write_store
 
 NAMES = ["i2", "i4", "i8", "u1", "f4", "f8"]
@@ -37,7 +39,7 @@ def fetched(argv, cwd, env=None):
     done = subprocess.run(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     if done.returncode:
         offline = ("dial tcp", "no such host", "ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN", "connection refused", "i/o timeout",
-                   "disabled by GOPROXY", "ENOTCACHED")
+                   "disabled by GOPROXY", "ENOTCACHED", "Could not resolve host", "Failed to connect", "spurious network error")
         if any(word in done.stdout for word in offline):
             pytest.skip(f"{argv[0]} cannot reach its registry: {' '.join(done.stdout.split())[-200:]}")
         raise AssertionError(f"{argv}: {done.stdout[-3000:]}")
@@ -156,3 +158,116 @@ def test_python_example_sends_vectors(vectors, tmp_path):
     np.save(tmp_path / "q.npy", q.astype("f8"))
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.startswith("ERR EINVAL ") and "float64" in done.stderr
+
+
+# --- the tour: what every language does to an array --------------------------------------------------------------------
+
+EXAMPLE_DIRECTORY = ROOT / "contrib" / "examples"
+
+
+def toured():
+    """What the tour prints, and the arrays that it leaves."""
+    i = np.arange(8, dtype="f4")
+    x = np.column_stack([i, i * i, np.ones_like(i)])
+    told = [f"saved {len(x[:6])} 3", f"sum {x[:6].sum():g}", f"appended {len(x)} 3"]
+    x = x[1:-1]
+    distances = ((x - x[0]) ** 2).sum(axis=1)
+    told += [f"dropped {len(x)} 3", *(f"near {row} {distances[row]:g}" for row in np.argsort(distances, kind="stable")[:2])]
+    x[0, 2] = 100
+    told += ["wrote 100", f"kept {len(x)} 3", f"tour {len(x[2:])} 3"]
+    return told, {"kept": x, "tour": x[2:]}
+
+
+def check_tour(done, load):
+    told, arrays = toured()
+    assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, "", told), done
+    for name, want in arrays.items():
+        same(load(name), want)
+
+
+def run_example(argv, cwd, **environment):
+    return subprocess.run([*map(str, argv)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**go_environment(cwd), **environment})
+
+
+# Go's library is compiled the first time.
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_tour_of_a_mount(tmp_path, mount, language):
+    command = EXAMPLES[language]
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    argv = [*command, EXAMPLE_DIRECTORY / f"tour.{language}"]
+    done = run_example(argv, tmp_path)
+    assert done.returncode != 0 and done.stdout == "" and done.stderr.startswith("usage: "), done
+    store = tmp_path / "s.npk"
+    with mount(store, "create", ro=False) as m:
+        for _ in range(2):      # the second one saves over what the first one left
+            check_tour(run_example([*argv, m.path], tmp_path), m.load)
+            assert os.listdir(m.path / ".numpack" / "batch") == []
+    with mount(store) as m:
+        done = run_example([*argv, m.path], tmp_path)
+        assert done.returncode != 0 and done.stdout == "" and "read-only" in done.stderr.lower(), done
+        check_tour(subprocess.CompletedProcess([], 0, "\n".join(toured()[0]), ""), m.load)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """`make install` of this build, and the environment in which pkg-config finds it."""
+    prefix = tmp_path_factory.mktemp("install")
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS", "DESTDIR")}
+    done = subprocess.run(["make", "--no-print-directory", f"MODE={MODE}", f"B={BUILD}", f"PREFIX={prefix}", "install"], cwd=ROOT, env=env,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return {"PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig", "LD_LIBRARY_PATH": f"{prefix}/lib"}
+
+
+def read_with_npk(store):
+    """load(name): an array of a store as npk gives it."""
+    def load(name):
+        out = subprocess.run([BUILD / "npk", "get", store, name], check=True, stdout=subprocess.PIPE, timeout=PATIENCE).stdout
+        return np.load(io.BytesIO(out))
+
+    return load
+
+
+def check_tour_of_a_store(program, tmp_path, environment):
+    store = tmp_path / "s.npk"
+    for _ in range(2):
+        check_tour(run_example([program, store], tmp_path, **environment), read_with_npk(store))
+    (tmp_path / "file").touch()
+    for words in ((), (tmp_path / "file",), (tmp_path / "nobody" / "s.npk",)):
+        done = run_example([program, *words], tmp_path, **environment)
+        assert done.returncode != 0 and done.stdout == "" and done.stderr.count("\n") == 1, done
+        assert done.stderr.startswith(str(words[0]) if words else "usage: "), done
+
+
+def test_tour_of_a_store_in_c(installed, tmp_path):
+    flags = run_example(["pkg-config", "--cflags", "--libs", "libnumpack"], tmp_path, **installed).stdout.split()
+    assert "-lnumpack" in flags
+    sanitizer = {"asan": ["-fsanitize=address,undefined"], "tsan": ["-fsanitize=thread"]}.get(MODE, [])
+    done = run_example(["cc", *sanitizer, "-Wall", "-Wextra", "-Werror", "-o", tmp_path / "tour", EXAMPLE_DIRECTORY / "tour.c", *flags],
+                       tmp_path, **installed)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    check_tour_of_a_store(tmp_path / "tour", tmp_path, installed)
+
+
+# Its packages are fetched and compiled the first time.
+@pytest.mark.timeout(600)
+def test_rust(installed, tmp_path):
+    if not shutil.which("cargo"):
+        pytest.skip("cargo is not installed")
+    if SANITIZED:
+        pytest.skip("a Rust program cannot load a library with a sanitizer in it")
+    # Always the same place, so that what was compiled stays good; the list of what was fetched stays there, too.
+    crate = ROOT / "build" / "cargo" / "numpackfs"
+    shutil.copytree(ROOT / "contrib" / "rust", crate, dirs_exist_ok=True, ignore=shutil.ignore_patterns("target", "Cargo.lock"))
+    env = {**os.environ, **installed, "CARGO_TARGET_DIR": str(ROOT / "build" / "cargo" / "target")}
+    fetched(["cargo", "build", "--examples"], crate, env)
+    programs = ROOT / "build" / "cargo" / "target" / "debug" / "examples"
+    check_tour_of_a_store(programs / "tour", tmp_path, installed)
+    (tmp_path / "documented").mkdir()
+    done = run_example([programs / "documented", tmp_path / "documented"], tmp_path, **installed)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "as documented\n", ""), done
+    for name in ("basic.npk", "operations.npk", "types.npk", "concurrent.npk"):
+        subprocess.run([BUILD / "npk", "verify", tmp_path / "documented" / name], check=True, stdout=subprocess.PIPE, timeout=PATIENCE)

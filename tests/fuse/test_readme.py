@@ -74,5 +74,5 @@ def test_every_make_target_exists():
 
 
 def test_every_file_it_names_exists():
-    for path in re.findall(r"`((?:engine|fs|tools|tests)/[\w./-]+)`|\b(tests/golden/[\w.]+)", README):
-        assert (ROOT / (path[0] or path[1])).exists(), path
+    for paths in re.findall(r"`((?:engine|fs|tools|tests|contrib)/[\w./-]+)`|\b(tests/golden/[\w.]+)|\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / "".join(paths)).exists(), paths
