@@ -7,6 +7,27 @@ from .common import DEFAULT_CHUNK_SIZE
 from .formats import NAMES, export_file, import_file
 
 
+class Bar:
+    """As npk's own: on a terminal, how far it is."""
+
+    def __init__(self, what):
+        self.what, self.percent = what, -1
+
+    def __call__(self, done, total):
+        percent = 100 * done // total if total else 100
+        if percent != self.percent and sys.stderr.isatty():
+            full = percent * 40 // 100
+            print(f"\r{self.what} [{'#' * full:40}] {percent:3} %", end="", file=sys.stderr, flush=True)
+            self.percent = percent
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.percent >= 0:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m numpackfs.io", description=__doc__)
     parser.add_argument("verb", choices=["import", "export"])
@@ -17,14 +38,15 @@ def main(argv=None):
     parser.add_argument("file", metavar="FILE", help="a path, or a URL that fsspec knows")
     parser.add_argument("arrays", metavar="ARRAY", nargs="*")
     args = parser.parse_args(argv)
+    if args.verb == "export" and args.drop_if_exists:
+        parser.error("--drop-if-exists is of import")
     try:
-        if args.verb == "import":
-            import_file(args.file, args.store, args.format, args.arrays, chunk_size=args.chunk_size,
-                        drop_if_exists=args.drop_if_exists)
-        else:
-            if args.drop_if_exists:
-                parser.error("--drop-if-exists is of import")
-            export_file(args.store, args.file, args.format, args.arrays, chunk_size=args.chunk_size)
+        with Bar(f"{args.verb}ing") as bar:
+            if args.verb == "import":
+                import_file(args.file, args.store, args.format, args.arrays, chunk_size=args.chunk_size,
+                            drop_if_exists=args.drop_if_exists, progress=bar)
+            else:
+                export_file(args.store, args.file, args.format, args.arrays, chunk_size=args.chunk_size, progress=bar)
     except KeyError as e:
         print(f"numpackfs.io: {e.args[0]}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tupl
 import numpy as np
 
 from ..core import NumPack
-from .common import (DEFAULT_CHUNK_SIZE, PathLike, Progress, finished, input_file, need, opened, output_file, rows_in_blocks, spans,
+from .common import (DEFAULT_CHUNK_SIZE, PathLike, Progress, finished, in_memory, input_file, need, opened, output_file, rows_in_blocks, spans,
                      storable, store_array, store_rows, the_array, the_arrays, writing)
 
 # --- NumPy ---
@@ -107,18 +107,19 @@ _TENSOR_DTYPES = {v: np.dtype(k) for k, v in _TENSOR_NAMES.items()}
 
 
 def from_safetensors(tensors: Dict[str, Any], output_path: PathLike, drop_if_exists: bool = False,
-                     chunk_size: int = DEFAULT_CHUNK_SIZE, return_npk_obj: bool = False) -> Optional[NumPack]:
+                     chunk_size: int = DEFAULT_CHUNK_SIZE, return_npk_obj: bool = False, progress: Progress = None) -> Optional[NumPack]:
     """A dict of arrays or CPU tensors, as safetensors' load_file() gives it."""
     with writing(output_path, drop_if_exists) as npk:
         for name, t in tensors.items():
-            store_array(npk, name, _numpy_of(t), chunk_size)
+            store_array(npk, name, _numpy_of(t, name), chunk_size, progress)
     return finished(npk, return_npk_obj)
 
 
-def to_safetensors(input_path: PathLike, array_names: Optional[Iterable[str]] = None) -> Dict[str, np.ndarray]:
+def to_safetensors(input_path: PathLike, array_names: Optional[Iterable[str]] = None, progress: Progress = None
+                   ) -> Dict[str, np.ndarray]:
     """Arrays (default: all) in memory, as safetensors' save_file() takes them."""
     with opened(input_path) as npk:
-        return {name: npk.load(name) for name in the_arrays(npk, array_names)}
+        return {name: in_memory(npk, name, progress) for name in the_arrays(npk, array_names)}
 
 
 def _read_header(f: BinaryIO, path: Any) -> Tuple[dict, int]:
@@ -206,31 +207,53 @@ def to_safetensors_file(input_path: PathLike, output_path: PathLike, array_names
 # --- PyTorch ---
 
 
-def _numpy_of(t: Any) -> np.ndarray:
+def _numpy_of(t: Any, name: str) -> np.ndarray:
     """An array, or a tensor of any device, which is not copied where that is possible."""
-    if hasattr(t, "detach"):
-        t = t.detach().cpu()
-        return np.asarray(t.numpy() if not t.is_conj() else t.resolve_conj().numpy())
-    return np.asarray(t)
+    if not hasattr(t, "detach"):
+        return np.asarray(t)
+    t = t.detach().cpu()
+    try:
+        return t.resolve_conj().resolve_neg().numpy()
+    except TypeError as e:      # bfloat16, sparse, quantised
+        raise TypeError(f"tensor {name}: {t.dtype}, {t.layout}: {e}") from None
+
+
+class _Counted:
+    """A file that is written in pieces, and tells after each how many of so many rows that makes."""
+
+    def __init__(self, f: BinaryIO, rows: int, size: int, chunk_size: int, progress: Progress) -> None:
+        self.f, self.rows, self.size, self.chunk_size, self.progress, self.done = f, rows, size, chunk_size, progress, 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        for at in range(0, len(view), self.chunk_size):
+            self.done += self.f.write(view[at:at + self.chunk_size])
+            if self.progress is not None and self.size:
+                self.progress(min(self.rows, self.rows * self.done // self.size), self.rows)
+        return len(view)
+
+    def flush(self) -> None:
+        self.f.flush()
 
 
 def from_tensor(tensor: Any, output_path: PathLike, array_name: Optional[str] = None, drop_if_exists: bool = False,
-                chunk_size: int = DEFAULT_CHUNK_SIZE, return_npk_obj: bool = False) -> Optional[NumPack]:
-    """A torch.Tensor as the array `array_name` (default: data). TypeError: something else; ValueError or TypeError: a dtype that
-    NumPy or NumPack lacks, as bfloat16."""
+                chunk_size: int = DEFAULT_CHUNK_SIZE, return_npk_obj: bool = False, progress: Progress = None) -> Optional[NumPack]:
+    """A torch.Tensor as the array `array_name` (default: data). TypeError: something else, a sparse tensor, or a dtype that NumPy
+    lacks, as bfloat16; ValueError: 0 dimensions."""
     torch = need("torch", "torch")
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"Expected torch.Tensor, got {type(tensor)}")
     with writing(output_path, drop_if_exists) as npk:
-        store_array(npk, array_name or "data", _numpy_of(tensor), chunk_size)
+        store_array(npk, array_name or "data", _numpy_of(tensor, array_name or "data"), chunk_size, progress)
     return finished(npk, return_npk_obj)
 
 
-def to_tensor(input_path: PathLike, array_name: Optional[str] = None, device: Any = None, dtype: Any = None) -> Any:
+def to_tensor(input_path: PathLike, array_name: Optional[str] = None, device: Any = None, dtype: Any = None,
+              progress: Progress = None) -> Any:
     """An array (default: the only one) as a torch.Tensor in memory, on `device`, of torch's `dtype`."""
     torch = need("torch", "torch")
     with opened(input_path) as npk:
-        t = torch.from_numpy(npk.load(the_array(npk, array_name)))
+        t = torch.from_numpy(in_memory(npk, the_array(npk, array_name), progress))
     return t.to(device=device, dtype=dtype) if device is not None or dtype is not None else t
 
 
@@ -264,14 +287,15 @@ def from_pt(input_path: PathLike, output_path: PathLike, key: Optional[str] = No
                 raise TypeError(f"{input_path}: {name!r} is {type(t).__name__}, not a tensor")
         with writing(output_path, drop_if_exists) as npk:
             for name, t in data.items():
-                store_array(npk, name, _numpy_of(t), chunk_size, progress)
+                store_array(npk, name, _numpy_of(t, name), chunk_size, progress)
     return finished(npk, return_npk_obj)
 
 
 def to_pt(input_path: PathLike, output_path: PathLike, array_names: Optional[Iterable[str]] = None, as_dict: bool = True,
-          chunk_size: int = DEFAULT_CHUNK_SIZE, array_name: Optional[str] = None) -> None:
+          chunk_size: int = DEFAULT_CHUNK_SIZE, array_name: Optional[str] = None, progress: Progress = None) -> None:
     """Arrays (default: all) as a dict of tensors, or with as_dict=False one as a tensor. torch.save() wants them all at once:
-    they are handed over as maps of the store, which the kernel can page out."""
+    they are handed over as maps of the store, which the kernel can page out; one with deleted rows is copied into memory.
+    ValueError: a dtype that torch.save() lacks, as uint16 before PyTorch 2.6. `progress` counts the rows of all arrays together."""
     torch = need("torch", "torch")
     with opened(input_path) as npk, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)      # that the map is not writable: nobody writes to it
@@ -279,5 +303,10 @@ def to_pt(input_path: PathLike, output_path: PathLike, array_names: Optional[Ite
         tensors = {name: torch.from_numpy(np.asarray(npk.load(name, lazy=True))) for name in names}
         if not as_dict and len(tensors) != 1:
             raise ValueError(f"as_dict=False wants one array, not {names}")
-        with output_file(output_path) as path:
-            torch.save(tensors if as_dict else tensors[names[0]], path)
+        rows, size = sum(len(t) for t in tensors.values()), sum(t.numel() * t.element_size() for t in tensors.values())
+        with output_file(output_path) as path, open(path, "wb") as f:
+            try:
+                torch.save(tensors if as_dict else tensors[names[0]], _Counted(f, rows, size, chunk_size, progress))
+            except KeyError as e:      # of its own table of dtypes
+                raise ValueError(f"torch.save(): {e.args[0]}; the arrays are {', '.join(f'{n}: {t.dtype}' for n, t in tensors.items())}"
+                                 ) from None

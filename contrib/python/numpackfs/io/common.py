@@ -151,6 +151,18 @@ def rows_in_blocks(npk: NumPack, name: str, chunk_size: int, progress: Progress 
             progress(end, gen.rows)
 
 
+def in_memory(npk: NumPack, name: str, progress: Progress = None) -> np.ndarray:
+    """All rows of an array, of one moment."""
+    if progress is None:
+        return npk.load(name)
+    gen = npk._check().gen(name)
+    out = np.empty(gen.shape, gen.dtype)
+    for at, end in spans(gen.rows, gen.shape, gen.dtype, DEFAULT_CHUNK_SIZE):
+        gen.read_into(at, out[at:end])
+        progress(end, gen.rows)
+    return out
+
+
 # --- files and URLs ---
 
 

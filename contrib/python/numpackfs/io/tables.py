@@ -9,7 +9,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 import numpy as np
 
 from ..core import NumPack
-from .common import (DEFAULT_CHUNK_SIZE, PathLike, Progress, estimate_chunk_rows, finished, input_file, need, opened, output_file,
+from .common import (DEFAULT_CHUNK_SIZE, PathLike, Progress, estimate_chunk_rows, finished, in_memory, input_file, need, opened, output_file,
                      rows_in_blocks, spans, storable, store_rows, the_array, writing)
 
 # --- pandas ---
@@ -29,7 +29,8 @@ def from_pandas(df: Any, output_path: PathLike, array_name: str = "data", drop_i
     return finished(npk, return_npk_obj)
 
 
-def to_pandas(input_path: PathLike, array_name: Optional[str] = None, columns: Optional[List[str]] = None) -> Any:
+def to_pandas(input_path: PathLike, array_name: Optional[str] = None, columns: Optional[List[str]] = None,
+              progress: Progress = None) -> Any:
     """An array (default: the only one) of one or two dimensions as a DataFrame with columns col0, col1, ..."""
     pd = need("pandas", "pandas")
     with opened(input_path) as npk:
@@ -39,7 +40,7 @@ def to_pandas(input_path: PathLike, array_name: Optional[str] = None, columns: O
             raise ValueError(f"array {name} has {len(shape)} dimensions, a table 2")
         if columns is None:
             columns = _columns(name, shape)
-        return pd.DataFrame(npk.load(name), columns=columns)
+        return pd.DataFrame(in_memory(npk, name, progress), columns=columns)
 
 
 # --- pyarrow ---
@@ -131,13 +132,15 @@ def from_table(table: Any, output_path: PathLike, array_name: Optional[str] = No
     return finished(npk, return_npk_obj)
 
 
-def to_table(input_path: PathLike, array_name: Optional[str] = None, column_names: Optional[List[str]] = None) -> Any:
+def to_table(input_path: PathLike, array_name: Optional[str] = None, column_names: Optional[List[str]] = None,
+             progress: Progress = None) -> Any:
     """An array (default: the only one) of one or two dimensions as a pyarrow.Table. KeyError, ValueError."""
     pa = need("pyarrow", "arrow")
     with opened(input_path) as npk:
         name = the_array(npk, array_name)
         schema = _schema(npk, name, column_names)
-        return pa.Table.from_batches([_batch(npk, b, schema) for _, b in rows_in_blocks(npk, name, DEFAULT_CHUNK_SIZE)], schema)
+        blocks = rows_in_blocks(npk, name, DEFAULT_CHUNK_SIZE, progress)
+        return pa.Table.from_batches([_batch(npk, b, schema) for _, b in blocks], schema)
 
 
 # --- files ---
