@@ -161,8 +161,8 @@ $(EXTRAS)/.ok: contrib/python/tests/requirements.txt | $(B)/.deps
 	$(EXTRAS)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
-test-extras: all $(EXTRAS)/.ok ## the Python converters on the libraries they are for (pandas, pyarrow, h5py, zarr, fsspec)
-	LIBNUMPACK=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
+test-extras: all $(EXTRAS)/.ok ## the Python converters and examples on the libraries they are for (PyTorch, pandas, pyarrow, h5py, ...)
+	NPK_BUILD=$(B) LIBNUMPACK=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
 		$(EXTRAS)/bin/python -m pytest -q -p no:cacheprovider contrib/python/tests
 
 check-asan: ## the same suites under AddressSanitizer and UndefinedBehaviorSanitizer

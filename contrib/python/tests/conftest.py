@@ -1,0 +1,23 @@
+"""Mounts for the tests of the examples: as in tests/, by the build that NPK_BUILD names (build/release)."""
+
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness import Mounter, Watchdog  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def watchdog():
+    dog = Watchdog()
+    yield dog
+    dog.close()
+
+
+@pytest.fixture
+def mount(tmp_path, watchdog):
+    return Mounter(tmp_path / "mounts", watchdog)
