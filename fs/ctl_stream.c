@@ -118,12 +118,14 @@ static int unit_npy(struct unit *u, const char *p, size_t len, size_t *used, str
 static int unit_raw(struct unit *u, const char *p, size_t len, size_t *used, struct npk_err *err)
 {
 	uint64_t row_bytes = npk_gen_info(u->g)->row_bytes, n;
+	int rc;
 
 	if (row_bytes == 0)
 		return npk_fail(err, EINVAL, "rows of no bytes cannot be appended");
 	n = len / row_bytes;
-	*used = n * row_bytes;
-	return n > 0 ? append_rows(u, p, n, NULL, err) : 0;
+	rc = n > 0 ? append_rows(u, p, n, NULL, err) : 0;
+	*used = rc == 0 ? n * row_bytes : 0;
+	return rc;
 }
 
 /* --- append.csv -------------------------------------------------------------------------------------------------------------- */
