@@ -19,17 +19,27 @@ int npki_check_growth(
 	return 0;
 }
 
-/* Bytes that lie behind the last row are of an append that did not come to be. */
-static int cut_tail(int fd, const struct npki_file *f, uint64_t len, struct npk_err *err)
+/* Bytes that lie behind the last row are of an append that did not come to be; those that came there since we looked are
+ * another program's, as is a file that stands in this one's place. */
+static int cut_tail(struct npki_writer *w, int fd, struct npki_file *f, uint64_t len, struct npk_err *err)
 {
 	struct stat st;
+	int rc;
 
 	if (fstat(fd, &st) != 0)
 		return npk_fail(err, errno, "%s: %s", f->path, strerror(errno));
+	if (st.st_nlink == 0)
+		return npki_found_foreign(w, err, "%.200s: another program replaced or removed it", f->path);
+	if ((uint64_t)st.st_size > atomic_load(&f->size) && (uint64_t)st.st_size > len)
+		return npki_found_foreign(w, err, "%.200s: byte %" PRIu64 ": another program wrote behind it", f->path,
+			atomic_load(&f->size));
 	if ((uint64_t)st.st_size < len)
 		return npk_fail(err, EUCLEAN, "%s: byte %jd: the file ends here, %" PRIu64 " bytes are needed", f->path,
 			(intmax_t)st.st_size, len);
-	return (uint64_t)st.st_size > len ? npki_truncate(fd, len, f->path, err) : 0;
+	rc = (uint64_t)st.st_size > len ? npki_truncate(fd, len, f->path, err) : 0;
+	if (rc == 0)
+		atomic_store(&f->size, len);
+	return rc;
 }
 
 /* `n` bytes behind the first `len` of a file. What was written is cut off again when it fails. */
@@ -40,10 +50,12 @@ static int append_bytes(
 	int fd, rc = npki_use_fd(tx->s->writer, f, &fd, err);
 
 	if (rc == 0)
-		rc = cut_tail(fd, f, len, err);
+		rc = cut_tail(tx->s->writer, fd, f, len, err);
 	if (rc != 0)
 		return rc;
 	rc = npki_pwrite_all(fd, bytes, n, len, f->path, err);
+	if (rc == 0)
+		atomic_store(&f->size, len + n);
 	if (rc == 0)
 		return npki_tx_extent(tx, f->path, len, n, npki_crc32c(0, bytes, n), err);
 	if (npki_truncate(fd, len, f->path, &again) != 0)
@@ -142,9 +154,11 @@ int npk_array_extend(struct npk_array *a, uint64_t nrows, struct npk_err *err)
 	if (rc == 0)
 		rc = npki_use_fd(a->store->writer, g->seg[0].file, &fd, err);
 	if (rc == 0)
-		rc = cut_tail(fd, g->seg[0].file, g->info.slots * g->info.row_bytes, err);
+		rc = cut_tail(a->store->writer, fd, g->seg[0].file, g->info.slots * g->info.row_bytes, err);
 	if (rc == 0)
 		rc = npki_truncate(fd, bytes, g->seg[0].file->path, err);
+	if (rc == 0)
+		atomic_store(&g->seg[0].file->size, bytes);
 	if (rc == 0)
 		rc = npki_tx_zero(&tx, g->seg[0].file->path, bytes, err);
 	if (rc == 0)

@@ -60,6 +60,17 @@ static struct npki_touched *find_touched(struct npki_writer *w, const void *name
 	return npki_dict_get(&l->place, name, len, &at) ? &l->t[at] : NULL;
 }
 
+/* The bitmap on disk is the one that the rows were loaded with. A generation of ours may have been another array's. */
+static void note_bitmap(struct npk_array *a, const struct npk_gen *g)
+{
+	const struct npki_file_id *id = a->known ? NULL : npki_gen_bitmap_id(g);
+
+	if (!id)
+		return;
+	a->bitmap = *id;
+	a->bitmap_noted = true;
+}
+
 /* Notes how the array stands on disk, before its first change. `a` may be NULL: it is new. */
 static int note(struct npk_store *s, const struct item *i, struct npk_array *a, bool moved)
 {
@@ -88,6 +99,7 @@ static int note(struct npk_store *s, const struct item *i, struct npk_array *a, 
 	memcpy(t->name, i->name, i->len);
 	t->name[i->len] = 0;
 	if (a && npk_gen_get(&g, a, NULL) == 0) { /* a damaged array has no rows to keep */
+		note_bitmap(a, g);
 		t->live = npki_rowmap_ref(g->live);
 		npki_txn_keep(s->writer, a, g->live);
 		npk_gen_put(g);

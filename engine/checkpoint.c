@@ -104,6 +104,7 @@ void npki_snapshot_fini(struct npki_snapshot *n)
 	npk_store_list_free(n->list, n->list ? n->n : 0);
 	free(n->entry);
 	free(n->live);
+	free(n->bitmap);
 	npki_touched_fini(&n->touched);
 	npki_names_fini(&n->unlink);
 	*n = (struct npki_snapshot){0};
@@ -353,8 +354,10 @@ static int hide(struct images *m, const struct step *st)
 	for (size_t i = 0; i < n->n && any; i++)
 		if (!touched_entry(n, n->list[i]->name, n->list[i]->name_len))
 			add_entry(&image, n->list[i]->name, n->list[i]->name_len, n->entry[i]);
-	if (any)
+	if (any) {
+		npki_remember(m->s->writer, image.hash); /* somebody may open the store in that instant */
 		rc = write_metadata(m, &image);
+	}
 	npk_text_fini(&image.body);
 	return rc;
 }
@@ -368,6 +371,38 @@ static int show(struct images *m)
 		add_entry(&image, m->n->list[i]->name, m->n->list[i]->name_len, m->n->entry[i]);
 	rc = write_metadata(m, &image);
 	npk_text_fini(&image.body);
+	return rc;
+}
+
+int npki_rewrite_metadata(struct npk_store *s, struct npk_err *err)
+{
+	const struct npki_touched_list *touched = &s->writer->touched;
+	struct npk_text payload = {0};
+	struct images m = {s, NULL, &payload, err};
+	struct meta_image image = {0};
+	struct npk_array **list;
+	size_t n;
+	int rc = npk_store_list(s, &list, &n, err);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < touched->n; i++)
+		if (touched->t[i].entry)
+			add_entry(&image, touched->t[i].name, touched->t[i].name_len, touched->t[i].entry);
+	for (size_t i = 0; i < n; i++)
+		if (!npki_dict_get(&touched->place, list[i]->name, list[i]->name_len, NULL))
+			add_entry(&image, list[i]->name, list[i]->name_len, list[i]->entry);
+	npk_store_list_free(list, n);
+	if (image.hash != s->writer->disk_hash)
+		rc = npk_fail(err, EIO, NPKI_META_FILE ": what it was before another program changed it is not known");
+	if (rc == 0)
+		rc = write_metadata(&m, &image);
+	if (rc == 0 && payload.bad)
+		rc = npk_fail(err, ENOMEM, "no memory for the metadata");
+	if (rc == 0)
+		rc = npki_redo_checkpoint(s, payload.p, payload.len, err);
+	npk_text_fini(&image.body);
+	npk_text_fini(&payload);
 	return rc;
 }
 
@@ -560,20 +595,30 @@ int npki_redo_checkpoint(struct npk_store *s, const void *payload, size_t len, s
 
 /* --- the checkpoint --------------------------------------------------------------------------------------------------- */
 
-/* Another process rewrote the metadata: the same entries are no harm, as are those that were there before. */
-static int check_foreign(struct npk_store *s, struct npk_err *err)
+/* The metadata has another name as long as a journal builds on it. A copy, where the filesystem has no links: not synced, for
+ * it is no part of the protocol. */
+int npki_keep_base(struct npk_store *s, struct npk_err *err)
 {
-	struct npki_writer *w = s->writer;
 	struct npki_file_id id;
-	uint64_t hash;
-	int rc = npki_stat_file(s->dirfd, NPKI_META_FILE, &id, err);
+	uint8_t *buf;
+	size_t len;
+	int fd, rc = npki_unlink(s->dirfd, NPKI_BASE, err);
 
-	if (rc != 0 || npki_file_id_same(&id, &s->meta_id))
-		return rc;
-	rc = npki_disk_hash(s, &hash, err);
-	if (rc == 0 && hash != w->disk_hash)
-		rc = npk_fail(
-			err, EBUSY, NPKI_META_FILE ": another process changed it; our changes stay in " NPKI_JOURNAL);
+	if (rc == 0)
+		rc = npki_link(s->dirfd, NPKI_META_FILE, NPKI_BASE, err);
+	if (rc == -EPERM || rc == -ENOTSUP || rc == -EMLINK) {
+		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+		if (rc != 0)
+			return rc;
+		rc = npki_create(s->dirfd, NPKI_BASE, &fd, err);
+		if (rc == 0) {
+			rc = npki_pwrite_all(fd, buf, len, 0, NPKI_BASE, err);
+			close(fd);
+		}
+		free(buf);
+	}
+	if (rc == 0)
+		npki_note_metadata(s); /* a link changes the inode's time */
 	return rc;
 }
 
@@ -624,6 +669,64 @@ static int write_checkpoint(
 	return rc;
 }
 
+/* The bitmaps as the checkpoint left them. */
+static int stat_bitmaps(struct npk_store *s, struct npki_snapshot *n, struct npk_err *err)
+{
+	char *path;
+	int rc = 0;
+
+	n->bitmap = calloc(n->touched.n + 1, sizeof(*n->bitmap));
+	if (!n->bitmap)
+		return npk_fail(err, ENOMEM, "no memory for a checkpoint");
+	for (size_t i = 0; i < n->touched.n && rc == 0; i++) {
+		if (asprintf(&path, "deleted_%s.npkb", n->touched.t[i].name) < 0)
+			return npk_fail(err, ENOMEM, "no memory for a checkpoint");
+		rc = npki_stat_file(s->dirfd, path, &n->bitmap[i], err);
+		free(path);
+	}
+	return rc;
+}
+
+/* What was on disk before is an earlier state now, and what the snapshot shows is there. Under w->lock. */
+static void forget_before(struct npk_store *s, const struct npki_snapshot *n)
+{
+	struct npki_writer *w = s->writer;
+
+	for (size_t i = 0; i < n->touched.n; i++) {
+		const struct npki_touched *t = &n->touched.t[i];
+		struct npk_array *a = npki_table_find(s, t->name, t->name_len);
+
+		if (t->entry)
+			npki_remember(w, npki_entry_hash(t->name, t->name_len, t->entry));
+		if (a) {
+			a->bitmap = n->bitmap[i];
+			a->bitmap_noted = true;
+		}
+		npk_array_put(a);
+	}
+	w->disk_hash = n->new_hash;
+	npki_remember(w, w->disk_hash);
+}
+
+/* A checkpoint writes all the metadata: with many arrays it has to wait for more changes. Under w->lock. */
+static void set_due(struct npk_store *s)
+{
+	struct npki_writer *w = s->writer;
+	uint64_t metadata;
+
+	pthread_rwlock_rdlock(&s->table_lock);
+	metadata = s->meta_id.size;
+	pthread_rwlock_unlock(&s->table_lock);
+	w->due_bytes = 8 * metadata > w->limit_bytes ? 8 * metadata : w->limit_bytes;
+}
+
+bool npki_is_due(const struct npki_writer *w)
+{
+	if (w->jfd < 0 || w->records == 0 || w->failed || w->foreign)
+		return false;
+	return w->jpos >= w->due_bytes || (w->limit_s && npki_now_s() - w->begun_s >= w->limit_s);
+}
+
 static int checkpoint(struct npk_store *s, struct npk_err *err)
 {
 	struct npki_writer *w = s->writer;
@@ -633,14 +736,17 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 	uint64_t old_pos = 0, upto = 0;
 	uint32_t old_chain = 0;
 	bool new_names = false, nothing;
-	int old_fd = -1, rc = 0;
+	struct npk_err why;
+	int old_fd = -1, rc = 0, base = 0;
 
 	pthread_mutex_lock(&w->lock);
 	if (w->failed)
 		rc = npk_fail(err, EIO, "%.500s", w->why);
-	nothing = w->jfd < 0 || w->records == 0;
-	if (rc == 0 && !nothing)
-		rc = check_foreign(s, err);
+	nothing = w->jfd < 0 || (w->records == 0 && !w->rebased);
+	if (rc == 0 && w->jfd >= 0) {
+		rc = npki_check_foreign(s, err);
+		rc = rc < 0 ? rc : 0;
+	}
 	if (rc == 0 && !nothing)
 		rc = switch_journal(s, &old_fd, &old_pos, &old_chain, err);
 	if (rc == 0 && !nothing)
@@ -659,6 +765,10 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 	if (rc == 0 && !nothing)
 		rc = npki_redo_checkpoint(s, payload.p, payload.len, err);
 	if (rc == 0 && !nothing)
+		rc = stat_bitmaps(s, &n, err);
+	if (rc == 0 && !nothing)
+		base = npki_keep_base(s, &why); /* without it all is as durable */
+	if (rc == 0 && !nothing)
 		rc = npki_sync_fd(w->jfd, NPKI_JOURNAL_NEXT, err); /* w->jfd changes under sync_lock only */
 	if (rc == 0 && !nothing)
 		rc = npki_rename(s->dirfd, NPKI_JOURNAL_NEXT, NPKI_JOURNAL, err);
@@ -667,10 +777,11 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 	pthread_mutex_lock(&w->lock);
 	if (rc == 0 && !nothing) {
 		npki_drop_sealed(w, upto);
-		w->disk_hash = n.new_hash;
+		forget_before(s, &n);
 		w->prev_fd = -1;
+		w->rebased = false;
+		set_due(s);
 		close(old_fd);
-		npki_note_metadata(s);
 	} else if (rc != 0 && old_fd >= 0) {
 		npki_fail_store(w, rc, err);
 	}
@@ -678,7 +789,7 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 	npki_names_fini(&dirty);
 	npki_snapshot_fini(&n);
 	npk_text_fini(&payload);
-	return rc;
+	return rc == 0 && base != 0 ? npk_fail(err, -base, "%s", why.msg) : rc;
 }
 
 int npki_checkpoint(struct npk_store *s, struct npk_err *err)
@@ -690,4 +801,24 @@ int npki_checkpoint(struct npk_store *s, struct npk_err *err)
 	rc = checkpoint(s, &why);
 	pthread_mutex_unlock(&s->writer->sync_lock);
 	return rc ? npk_fail(err, why.code, "%s", why.msg) : 0;
+}
+
+void npki_checkpoint_if_due(struct npk_store *s)
+{
+	struct npki_writer *w = s->writer;
+	struct npk_err err = {0};
+	bool due;
+
+	if (pthread_mutex_trylock(&w->sync_lock) != 0)
+		return;
+	pthread_mutex_lock(&w->lock);
+	due = npki_is_due(w);
+	pthread_mutex_unlock(&w->lock);
+	if (due && checkpoint(s, &err) != 0) { /* the journal has it all; no room on the disk, perhaps */
+		pthread_mutex_lock(&w->lock);
+		w->due_bytes = w->jpos + w->limit_bytes;
+		w->begun_s = npki_now_s();
+		pthread_mutex_unlock(&w->lock);
+	}
+	pthread_mutex_unlock(&w->sync_lock);
 }

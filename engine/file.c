@@ -56,6 +56,7 @@ int npki_file_new(
 	f->refs = 1;
 	f->dirfd = dirfd;
 	f->id = *id;
+	f->size = id->size;
 	f->fd = -1;
 	pthread_mutex_init(&f->lock, NULL);
 	*out = f;

@@ -37,6 +37,7 @@ struct npki_file {
 	struct npki_mapping *map;  /* lock; read-only, newest first: the longest */
 	struct npki_mapping *wmap; /* lock; writable, made when rows are replaced in place */
 	int fd;                    /* lock; open for writing, -1 when not */
+	_Atomic uint64_t size;     /* bytes that it has as far as we know: others were written by another program */
 	_Atomic bool dirty;        /* bytes were written that no sync has covered; the writer's list holds it */
 };
 

@@ -532,6 +532,14 @@ static bool is_same(struct npk_gen *g, const char *path, const struct npki_file_
 	return npki_stat_file(g->store->dirfd, path, &now, NULL) == 0 && npki_file_id_same(&now, id);
 }
 
+const struct npki_file_id *npki_gen_bitmap_id(const struct npk_gen *g)
+{
+	for (size_t i = 0; i < g->nsources; i++)
+		if (strncmp(g->source[i].path, "deleted_", 8) == 0 && !npki_is_manifest(g->source[i].path))
+			return &g->source[i].id;
+	return NULL;
+}
+
 bool npki_gen_is_current(struct npk_gen *g)
 {
 	if (g->store->packed)

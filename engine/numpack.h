@@ -168,7 +168,7 @@ enum npk_change {
 /* Looks whether another process changed the store and takes the changes over: later npk_gen_get() calls give the new
  * generations, those already held stay as they are. Calls `fn` (may be NULL) once for each array that appeared, went or
  * changed, with no lock held. Costs a stat of the metadata, and two more per array whose generation is in use. On an
- * error the store stays as it was. */
+ * error the store stays as it was. In a store that this process writes: see npk_store_check(). */
 typedef void npk_change_fn(void *ctx, struct npk_array *a, enum npk_change what);
 int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err);
 
@@ -398,6 +398,19 @@ void npk_store_lock_timeout(struct npk_store *s, unsigned ms);
 int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *err);
 /* Becomes the writer now. */
 int npk_store_lock(struct npk_store *s, struct npk_err *err);
+
+/* For a store that this process writes: looks whether another program, which knows no lock, rewrote the metadata; call it about
+ * once a second, it costs a stat. (Before metadata is written it is looked for as well.) 0: it did not, or to the same entries.
+ * 1: since the last call it wrote entries that had been there earlier, as a program does that opened the store then: ours were
+ * written again, the caller may want to warn. -EBUSY: it changed the store. Then all changes are refused with -EBUSY until
+ * npk_store_refresh() has joined its changes with ours, which fails with -EBUSY as long as an array was changed by both;
+ * nothing of either is lost by that: ours are in the journal, and the metadata below them in numpackfs.base. An overdue
+ * checkpoint is made, too. Any thread. */
+int npk_store_check(struct npk_store *s, struct npk_err *err);
+/* When a change is followed by a checkpoint, which brings metadata and bitmaps up to date and begins a new journal: when the
+ * journal has more than `bytes` (at least 1; more where the metadata is big), or its first record is `seconds` old (0: never
+ * by time). 16 MiB and 60 s by default. -EINVAL, -EROFS. */
+int npk_store_set_checkpoints(struct npk_store *s, uint64_t bytes, unsigned seconds, struct npk_err *err);
 
 /* Everything changed so far survives a power cut. */
 int npk_store_fsync(struct npk_store *s, struct npk_err *err);

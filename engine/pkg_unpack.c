@@ -282,7 +282,8 @@ static bool is_part_of_store(const char *name, bool dir)
 	if (dir)
 		return strncmp(name, "data_", 5) == 0 && ends_with(name, "_segments");
 	return npki_is_store_file(name) || strncmp(name, NPKI_META_FILE, strlen(NPKI_META_FILE)) == 0 ||
-	       strncmp(name, NPKI_JOURNAL, strlen(NPKI_JOURNAL)) == 0 || strcmp(name, NPKI_LOCK) == 0 ||
+	       strncmp(name, NPKI_JOURNAL, strlen(NPKI_JOURNAL)) == 0 || strcmp(name, NPKI_BASE) == 0 ||
+	       strcmp(name, NPKI_LOCK) == 0 ||
 	       ((strncmp(name, ".npk-", 5) == 0 || strncmp(name, "data_", 5) == 0) && ends_with(name, ".tmp")) ||
 	       (strncmp(name, "temp_", 5) == 0 && ends_with(name, ".npkd"));
 }

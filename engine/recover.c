@@ -265,8 +265,9 @@ static int check_base(struct recovery *r, uint64_t hash)
 		}
 	}
 	return npk_fail(r->err, EBUSY,
-		NPKI_META_FILE ": was changed by another program since " NPKI_JOURNAL " was written: "
-			       "remove the journal to keep the metadata as it is, and lose the changes in it");
+		NPKI_META_FILE
+		": was changed by another program since " NPKI_JOURNAL " was written: remove " NPKI_JOURNAL
+		" to keep its changes and lose ours, or move " NPKI_BASE " over " NPKI_META_FILE " for the opposite");
 }
 
 /* Applies what holds, in order, up to the first record that does not. */
@@ -503,7 +504,20 @@ static int remove_journals(struct recovery *r)
 		rc = npki_sync_dir(dirfd, r->err);
 	if (rc == 0)
 		rc = npki_unlink(dirfd, NPKI_JOURNAL, r->err);
+	if (rc == 0)
+		rc = npki_unlink(dirfd, NPKI_BASE, r->err);
 	return rc == 0 ? npki_sync_dir(dirfd, r->err) : rc;
+}
+
+/* There is no journal, or one that was cut while it was made: nothing has changed yet. */
+static int remove_leftovers(struct recovery *r)
+{
+	int rc;
+
+	if (r->old.buf || r->next.buf)
+		return remove_journals(r);
+	rc = npki_unlink(r->s->dirfd, NPKI_JOURNAL_NEW, r->err);
+	return rc == 0 ? npki_unlink(r->s->dirfd, NPKI_BASE, r->err) : rc;
 }
 
 /* What was read may lie in the page cache of a killed process only: durable before anything rests on it. */
@@ -586,7 +600,7 @@ int npki_recover(struct npk_store *s, struct npk_err *err)
 	int rc = read_journals(&r);
 
 	if (rc == 0 && !r.old.exists)
-		rc = r.old.buf || r.next.buf ? remove_journals(&r) : npki_unlink(s->dirfd, NPKI_JOURNAL_NEW, err);
+		rc = remove_leftovers(&r);
 	else if (rc == 0)
 		rc = recover(&r);
 	recovery_fini(&r);

@@ -272,9 +272,10 @@ struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t 
 	return a;
 }
 
-int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
-	struct npk_gen *cur)
+/* Takes over what `to` refers to. */
+static int table_put(struct npk_store *s, const void *name, size_t len, const struct state *to)
 {
+	struct npki_entry *e = to->entry;
 	enum npk_change what = NPK_CHANGED;
 	struct npk_array *a;
 	int rc = 0;
@@ -290,14 +291,25 @@ int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npk
 	if (rc == 0)
 		rc = add_change(s->telling, a, what);
 	if (rc == 0)
-		set_state(a, &(struct state){.entry = e, .live = live, .known = true, .cur = cur});
+		set_state(a, to);
 	pthread_rwlock_unlock(&s->table_lock);
 	if (rc != 0) {
 		npki_entry_put(e);
-		npki_rowmap_put(live);
-		npk_gen_put(cur);
+		npki_rowmap_put(to->live);
+		npk_gen_put(to->cur);
 	}
 	return rc;
+}
+
+int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
+	struct npk_gen *cur)
+{
+	return table_put(s, name, len, &(struct state){.entry = e, .live = live, .known = true, .cur = cur});
+}
+
+int npki_table_take(struct npk_store *s, const void *name, size_t len, struct npki_entry *e)
+{
+	return table_put(s, name, len, &(struct state){.entry = e});
 }
 
 /* Under table_lock. */
@@ -892,9 +904,7 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 	bool same;
 	int rc;
 
-	if (s->packed) /* never changes */
-		return 0;
-	if (s->writer && s->writer->jfd >= 0) /* what is in memory is newer than what is on disk, and ours */
+	if (s->packed || (s->writer && atomic_load(&s->writer->writing))) /* never changes; only we change it */
 		return 0;
 	rc = stat_state(s, &id, &journal, &same, err);
 	if (rc != 0)
@@ -944,11 +954,37 @@ bool npki_look_again(struct npk_store *s)
 	return fresh;
 }
 
-int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err)
+/* As the writer: what is in memory is newer than what is on disk, and ours, but for what another program wrote. */
+static int refresh_writer(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
 {
-	struct npki_changes c = {0}, missed;
+	struct npki_writer *w = s->writer;
 	int rc;
 
+	pthread_mutex_lock(&w->sync_lock);
+	pthread_mutex_lock(&w->lock);
+	pthread_mutex_lock(&s->refresh_lock);
+	s->telling = c;
+	s->refreshes++;
+	rc = w->closed ? npk_fail(err, ESTALE, "%.300s: was closed", s->path) : npki_take_foreign(s, err);
+	s->telling = NULL;
+	pthread_mutex_unlock(&s->refresh_lock);
+	pthread_mutex_unlock(&w->lock);
+	pthread_mutex_unlock(&w->sync_lock);
+	return rc;
+}
+
+int npk_store_refresh(struct npk_store *s, npk_change_fn *fn, void *ctx, struct npk_err *err)
+{
+	struct npki_changes c = {0}, missed = {0};
+	int rc;
+
+	if (s->base) /* a transaction shows the store as of its begin */
+		return 0;
+	if (s->writer && atomic_load(&s->writer->writing)) {
+		rc = refresh_writer(s, &c, err);
+		tell(&c, fn, ctx);
+		return rc > 0 ? npki_checkpoint(s, err) : rc;
+	}
 	pthread_mutex_lock(&s->refresh_lock);
 	rc = refresh_locked(s, &c, err);
 	missed = s->missed;

@@ -3,7 +3,8 @@
  * Locks, outermost first. Never take a lower number while you hold a higher one.
  *   1  the mount's table of nodes: no engine call is made under it
  *   2  writer->sync_lock   one seal or checkpoint at a time; held across its fsyncs
- *   3  writer->lock        one change at a time; held across its writes, never across an fsync, but for the first change
+ *   3  writer->lock        one change at a time; held across its writes, never across an fsync, but for the first change and
+ *                          when what another program did to the metadata is undone
  *   4  store->refresh_lock one refresh at a time; held across its stats and reads, never while calling back
  *   5  store->table_lock   which arrays exist (rwlock)
  *   6  array->lock         the entry and the current generation; held across the load of a layout
@@ -48,6 +49,8 @@ struct npk_array {
 	uint64_t intent_round;  /* writer->lock: likewise, an intent to append is in the journal */
 	size_t touched_at;      /* writer->lock: its place in writer->touched */
 	uint64_t version;       /* writer->lock: counts changes, rows written in place included */
+	bool bitmap_noted;      /* writer->lock: the bitmap on disk is the one noted here, as we read or wrote it */
+	struct npki_file_id bitmap;
 	/* Of a transaction's array, under writer->lock: the store's array whose rows it shows (counted; NULL: its rows were
 	 * made inside), that one's version at the begin, and what became of its files (the transaction's, NULL: nothing). */
 	struct npk_array *origin;
@@ -152,6 +155,8 @@ struct npk_gen *npki_gen_with_tail(
 bool npki_is_manifest(const char *file);
 /* Whether the files of a generation are still those it was loaded from. */
 bool npki_gen_is_current(struct npk_gen *g);
+/* The bitmap that it was loaded with, which may not exist; NULL: it was not read from a file. */
+const struct npki_file_id *npki_gen_bitmap_id(const struct npk_gen *g);
 
 bool npki_look_again(struct npk_store *s);
 bool npki_is_refreshing(const struct npk_store *s); /* by this thread */
@@ -164,6 +169,8 @@ int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_i
 struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len); /* counted, or NULL */
 int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npki_entry *e, struct npki_rowmap *live,
 	struct npk_gen *cur);
+/* Likewise what another program made of an array: its files are read when somebody asks. */
+int npki_table_take(struct npk_store *s, const void *name, size_t len, struct npki_entry *e);
 int npki_table_del(struct npk_store *s, const void *name, size_t len);
 /* The arrays of `from` as they are now, in the empty table of `to`, which is a transaction on it. Under writer->lock. */
 int npki_table_copy(struct npk_store *to, struct npk_store *from, struct npk_err *err);

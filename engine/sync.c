@@ -35,6 +35,21 @@ int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *e
 	return rc;
 }
 
+int npk_store_set_checkpoints(struct npk_store *s, uint64_t bytes, unsigned seconds, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+
+	if (!w)
+		return npk_fail(err, EROFS, "%.300s: was opened to read", s->path);
+	if (bytes == 0)
+		return npk_fail(err, EINVAL, "%.300s: a checkpoint after 0 bytes makes no sense", s->path);
+	pthread_mutex_lock(&w->lock);
+	w->limit_bytes = w->due_bytes = bytes;
+	w->limit_s = seconds;
+	pthread_mutex_unlock(&w->lock);
+	return 0;
+}
+
 int npk_store_lock(struct npk_store *s, struct npk_err *err)
 {
 	struct npki_tx tx;
@@ -277,12 +292,32 @@ static int remove_journal(struct npk_store *s, struct npk_err *err)
 	if (w->jfd >= 0 && !w->failed) {
 		rc = npki_unlink(s->dirfd, NPKI_JOURNAL, err);
 		if (rc == 0)
+			rc = npki_unlink(s->dirfd, NPKI_BASE, err);
+		if (rc == 0)
 			rc = npki_sync_dir(s->dirfd, err);
 		close(w->jfd);
 		w->jfd = -1;
 	}
 	pthread_mutex_unlock(&w->lock);
 	return rc;
+}
+
+/* Nobody can ask for it later: what another program changed is taken over now, unless both changed one array. */
+static int sync_at_end(struct npk_store *s, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+	struct npk_err why;
+	bool foreign;
+	int rc = npk_store_sync(s, &why);
+
+	pthread_mutex_lock(&w->lock);
+	foreign = w->foreign;
+	pthread_mutex_unlock(&w->lock);
+	if (foreign)
+		rc = npk_store_refresh(s, NULL, NULL, &why);
+	if (foreign && rc == 0)
+		rc = npk_store_sync(s, &why);
+	return rc == 0 ? 0 : npk_fail(err, -rc, "%s", why.msg);
 }
 
 int npki_finish(struct npk_store *s, struct npk_err *err)
@@ -296,7 +331,7 @@ int npki_finish(struct npk_store *s, struct npk_err *err)
 	if (w->lock_fd >= 0 && w->failed)
 		rc = npk_fail(err, EIO, "%.500s", w->why);
 	else if (w->lock_fd >= 0)
-		rc = npk_store_sync(s, err);
+		rc = sync_at_end(s, err);
 	if (rc == 0 && w->lock_fd >= 0)
 		rc = remove_journal(s, err);
 	pthread_mutex_lock(&w->lock);

@@ -13,6 +13,8 @@
 
 #define LOCK_TIMEOUT_MS 10000
 #define LOCK_POLL_MS 20
+#define LIMIT_BYTES ((uint64_t)16 << 20)
+#define LIMIT_S 60
 
 /* --- lists of names --------------------------------------------------------------------------------------------------- */
 
@@ -82,6 +84,8 @@ int npki_writer_new(struct npk_store *s, struct npk_err *err)
 	w->lock_fd = w->jfd = w->prev_fd = -1;
 	w->round = 1;
 	w->lock_timeout_ms = LOCK_TIMEOUT_MS;
+	w->limit_bytes = w->due_bytes = LIMIT_BYTES;
+	w->limit_s = LIMIT_S;
 	s->writer = w;
 	return 0;
 }
@@ -107,6 +111,7 @@ void npki_writer_free(struct npk_store *s)
 	pthread_mutex_destroy(&w->sync_lock);
 	pthread_mutex_destroy(&w->lock);
 	free(w->owner);
+	free(w->past);
 	free(w);
 	s->writer = NULL;
 }
@@ -127,6 +132,14 @@ static uint64_t now_us(void)
 
 	clock_gettime(CLOCK_REALTIME, &t);
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+int64_t npki_now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return t.tv_sec;
 }
 
 uint64_t npki_tick(struct npki_writer *w)
@@ -253,6 +266,7 @@ static int count_state(struct npk_store *s, struct npk_err *err)
 			w->clock_us = list[i]->entry->mtime_us;
 	}
 	w->disk_hash = w->hash;
+	npki_remember(w, w->hash);
 	npk_store_list_free(list, n);
 	return 0;
 }
@@ -269,7 +283,9 @@ static int make_journal(struct npk_store *s, struct npk_err *err)
 	w->nonce &= ((uint64_t)1 << 40) - 1;
 	w->counter = 0;
 	npki_jhead_write(head, &(struct npki_jhead){w->nonce, w->disk_hash, w->seq, 0}, &w->chain);
-	rc = npki_unlink(s->dirfd, NPKI_JOURNAL_NEW, err);
+	rc = npki_keep_base(s, err);
+	if (rc == 0)
+		rc = npki_unlink(s->dirfd, NPKI_JOURNAL_NEW, err);
 	if (rc == 0)
 		rc = npki_create(s->dirfd, NPKI_JOURNAL_NEW, &fd, err);
 	if (rc != 0)
@@ -338,6 +354,8 @@ static int become_writer(struct npk_store *s, struct npk_err *err)
 		rc = npk_fail(err, EROFS, "%.200s: is read-only: %.250s", s->path, info.why);
 	if (rc != 0)
 		npki_release_lock(s->writer);
+	else
+		atomic_store(&s->writer->writing, true);
 	return rc;
 }
 
@@ -354,6 +372,8 @@ int npki_tx_begin(struct npki_tx *tx, struct npk_store *s, struct npk_err *err)
 		rc = npk_fail(err, ESTALE, "%.300s: was closed", s->path);
 	else if (w->failed)
 		rc = npk_fail(err, EROFS, "%.500s", w->why);
+	else if (w->foreign)
+		rc = npk_fail(err, EBUSY, "%.500s", w->why);
 	if (rc == 0 && s->base)
 		rc = npki_txn_may_change(s->txn, err);
 	if (rc == 0 && w->lock_fd < 0)
@@ -377,11 +397,18 @@ void npki_extents_fini(struct npki_extent *ext, size_t n)
 
 static void tx_fini(struct npki_tx *tx)
 {
+	struct npk_store *s;
+	bool due;
+
 	npki_extents_fini(tx->ext, tx->next);
 	npki_names_fini(&tx->created);
 	npk_text_fini(&tx->payload);
-	pthread_mutex_unlock(&tx->s->writer->lock);
+	s = tx->s;
+	due = tx->logged && npki_is_due(s->writer);
 	tx->s = NULL;
+	pthread_mutex_unlock(&s->writer->lock);
+	if (due)
+		npki_checkpoint_if_due(s);
 }
 
 void npki_tx_abort(struct npki_tx *tx)
@@ -583,7 +610,8 @@ static int write_record(struct npk_store *s, enum npki_jkind kind, const void *p
 		w->jpos += rec.len;
 		w->chain = chain;
 		w->seq = seq;
-		w->records++;
+		if (w->records++ == 0)
+			w->begun_s = npki_now_s();
 	} else if (npki_truncate(w->jfd, w->jpos, NPKI_JOURNAL, &again) != 0) {
 		npki_fail_store(w, rc, &again);
 	}
@@ -677,6 +705,7 @@ int npki_tx_log(struct npki_tx *tx, struct npk_err *err)
 	rc = write_record(tx->s, NPKI_JOP, tx->payload.p, tx->payload.len, err);
 	if (rc != 0)
 		return rc;
+	tx->logged = true;
 	npki_names_fini(&tx->created); /* they belong to the state now */
 	rc = npki_apply(tx->s, tx->payload.p, tx->payload.len, &why);
 	if (rc == 0 && keep_extents(tx) != 0)

@@ -65,7 +65,17 @@ struct npki_writer {
 	bool new_names;           /* names that no fsync of the directory has covered */
 	bool closed;              /* the store was: what is left of it can be read */
 	bool failed;              /* the outcome of a change is unknown: read-only from now on */
-	char why[NPK_ERR_MAX];
+	bool foreign; /* another program changed the store: nothing is changed until its changes are taken over */
+	bool rebased; /* they were, and the journal still names the metadata of before: a checkpoint is due */
+	bool undone;  /* the metadata was put right behind another program, and nobody was told yet */
+	char why[NPK_ERR_MAX]; /* of `failed` or `foreign` */
+	_Atomic bool writing;  /* the store is ours to write, and what is above is set; never reset */
+	uint64_t *past;        /* sync_lock: a ring of hashes, of metadata and of entries that were on disk */
+	uint64_t npast;        /* sync_lock: how many there ever were */
+	uint64_t limit_bytes;  /* of the journal; a checkpoint follows the change that goes beyond it */
+	unsigned limit_s;      /* likewise, of its first record's age; 0: none */
+	uint64_t due_bytes;    /* limit_bytes, or more: a checkpoint did not work, or the metadata is big */
+	int64_t begun_s;       /* when the journal got its first record */
 	struct npki_extent *unsealed;
 	size_t nunsealed;
 	struct npki_extent
@@ -100,6 +110,7 @@ struct npki_tx {
 	struct npki_extent *ext;
 	size_t next;
 	bool has_redo;
+	bool logged; /* a record was written */
 	struct npk_array
 		*grown; /* in a transaction: appended to its copy of a file, which its commit tells by itself */
 };
@@ -119,6 +130,7 @@ int npki_use_fd(struct npki_writer *w, struct npki_file *f, int *fd, struct npk_
 /* Undoes what was made; nothing has changed. NULL-safe after a failed begin. */
 void npki_tx_abort(struct npki_tx *tx);
 
+int64_t npki_now_s(void);                  /* by a clock that nobody sets */
 uint64_t npki_tick(struct npki_writer *w); /* a last-modified time above all before */
 /* A new data file of ours: its name in path[64], created and open in *fd. */
 int npki_tx_create(struct npki_tx *tx, const char *suffix, char path[64], int *fd, struct npk_err *err);
@@ -174,6 +186,32 @@ void npki_take_dirty(struct npki_writer *w, struct npki_names *dirty, bool *new_
 int npki_sync_dirty(struct npk_store *s, struct npki_names *dirty, bool new_names, struct npk_err *err);
 /* The hash of the entries that the metadata on disk has. */
 int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err);
+/* If the journal has grown long or old; not while a seal or checkpoint runs. With no lock held. What keeps it from being
+ * done is told by the next change, or is tried again later. */
+void npki_checkpoint_if_due(struct npk_store *s);
+bool npki_is_due(const struct npki_writer *w); /* under w->lock */
+/* The metadata as the last checkpoint wrote it, again. Under w->sync_lock and w->lock. */
+int npki_rewrite_metadata(struct npk_store *s, struct npk_err *err);
+
+/* --- other programs, which know no lock (foreign.c) ------------------------------------------------------------------- */
+
+/* A second name of the metadata that the journal is based on: what another program puts in its place does not take it away. */
+#define NPKI_BASE "numpackfs.base"
+int npki_keep_base(struct npk_store *s, struct npk_err *err);
+
+/* A state that was on disk, of the metadata as a whole or of one entry. */
+void npki_remember(struct npki_writer *w, uint64_t hash);
+/* Looks whether the metadata on disk is what we wrote last, and the files of touched arrays what we left. 0: yes; 1: it was
+ * an earlier state of ours, and the last one was written again; -EBUSY: another program changed the store, which is noted;
+ * other errors: nobody knows. Under w->sync_lock and w->lock. */
+int npki_check_foreign(struct npk_store *s, struct npk_err *err);
+/* Notes it; returns -EBUSY. Under w->lock. */
+int npki_found_foreign(struct npki_writer *w, struct npk_err *err, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Takes over what another program changed, unless we changed the same array: -EBUSY, and nothing is taken. s->telling hears
+ * of it. 1: a checkpoint must follow. Under w->sync_lock, w->lock and s->refresh_lock. */
+int npki_take_foreign(struct npk_store *s, struct npk_err *err);
+
 /* The metadata on disk is ours: a later look finds it unchanged. Under w->lock. */
 void npki_note_metadata(struct npk_store *s);
 /* The table anew from the metadata on disk, whatever it was. */
@@ -193,6 +231,7 @@ struct npki_snapshot {
 	size_t n;
 	struct npki_touched_list touched;
 	struct npki_names unlink;
+	struct npki_file_id *bitmap; /* of those that are touched, after the checkpoint */
 	uint64_t old_hash, new_hash;
 };
 

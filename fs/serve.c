@@ -6,6 +6,7 @@
 #include "autocompact.h"
 #include "changed.h"
 #include "log.h"
+#include "names.h"
 #include "ops.h"
 #include "settings.h"
 #include "staged.h"
@@ -105,15 +106,37 @@ static void on_wake(int sig)
 	(void)sig;
 }
 
-/* Once a second: files that nobody completes go; once in `commit` seconds what was acknowledged becomes durable. */
+static void warn(struct npkfs_session *s, enum npkfs_level level, int code, const char *message)
+{
+	npkfs_log(level, "%s: %s", s->config->store, message);
+	npkfs_lasterr_add(&s->lasterr, getuid(), getpid(), code, ".", message);
+}
+
+/* Another program that writes the store, because it knows no lock. *last: what was found the last time. */
+static void check_store(struct npkfs_session *s, int *last)
+{
+	struct npk_err err;
+	int rc = npk_store_check(s->store, &err);
+
+	if (rc > 0)
+		warn(s, NPKFS_WARN, EBUSY, "another program put earlier metadata back; ours was written again");
+	else if (rc < 0 && rc != *last) {
+		npkfs_make_printable(err.msg);
+		warn(s, NPKFS_ERROR, -rc, err.msg);
+	}
+	*last = rc;
+}
+
+/* Once a second: a look at the store; files that nobody completes go; once in `commit` seconds what was acknowledged becomes durable. */
 static void *timer_main(void *session)
 {
 	struct npkfs_session *s = session;
 	struct pollfd quit = {.fd = s->quit_fd, .events = POLLIN};
 	struct npk_err err;
-	int rc;
+	int rc, found = 0;
 
 	for (unsigned second = 1; poll(&quit, 1, 1000) <= 0; second++) {
+		check_store(s, &found);
 		npkfs_staging_expire(s);
 		npkfs_autocompact(s);
 		if (s->config->sync != NPKFS_SYNC_COMMIT || second % s->config->commit != 0)

@@ -38,11 +38,11 @@ static void on_change(void *ctx, struct npk_array *a, enum npk_change what)
 	npkfs_announce(c->s, NULL, name, len, what);
 }
 
-/* As the writer we are the only one who changes the store. */
+/* Of a store that we write this joins what another program, which ignores its lock, changed with our changes. */
 int npkfs_refresh(struct npkfs_session *s, struct npk_err *err)
 {
 	struct change c = {.s = s};
-	int rc = s->rw ? 0 : npk_store_refresh(s->store, on_change, &c, err);
+	int rc = npk_store_refresh(s->store, on_change, &c, err);
 
 	if (rc != 0 && err != NULL)
 		npkfs_make_printable(err->msg);
@@ -58,7 +58,7 @@ int npkfs_refresh_if_stale(struct npkfs_session *s, int rc)
 {
 	struct npk_err err;
 
-	if (rc == -ESTALE && npkfs_refresh(s, &err) != 0)
+	if (rc == -ESTALE && !s->rw && npkfs_refresh(s, &err) != 0)
 		npkfs_log(NPKFS_WARN, "%s", err.msg);
 	return rc;
 }
