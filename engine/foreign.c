@@ -340,7 +340,7 @@ static int decide_gone(
 	bool exists = true;
 	int rc = base && !base->damage ? file_exists(s, base, &exists, err) : 0;
 
-	*out = !base || (!files_changed && exists) ? KEEP_OURS : m->touched ? BOTH_CHANGED : TAKE_THEIRS;
+	*out = !base || !m->a || (!files_changed && exists) ? KEEP_OURS : m->touched ? BOTH_CHANGED : TAKE_THEIRS;
 	return rc;
 }
 
