@@ -6,7 +6,7 @@
 #include <errno.h>
 
 /* Whether enough is deleted; what cannot be loaded is left to whoever opens it. */
-static bool is_due(struct npkfs_session *s, struct npk_array *a)
+static bool is_due(struct npkfs_session *s, struct npk_array *a, bool *written)
 {
 	const struct npk_gen_info *info;
 	struct npk_gen *g;
@@ -17,6 +17,7 @@ static bool is_due(struct npkfs_session *s, struct npk_array *a)
 	info = npk_gen_info(g);
 	due = info->rows < info->slots &&
 	      (double)(info->slots - info->rows) * 100 >= (double)info->slots * s->config->autocompact;
+	*written = due && npkfs_has_writer(s, NULL, g);
 	npk_gen_put(g);
 	return due;
 }
@@ -27,11 +28,12 @@ static bool tidy(struct npkfs_session *s, struct npk_array *a)
 	size_t len;
 	const char *name = npk_array_name(a, &len);
 	struct npk_err err;
+	bool written;
 	int rc;
 
-	if (!is_due(s, a))
+	if (!is_due(s, a, &written))
 		return true;
-	if (npkfs_has_writer(s, NULL, name, len))
+	if (written)
 		return false;
 	rc = npkfs_compact(s, NULL, a, false, &err);
 	if (rc == 0)

@@ -191,7 +191,7 @@ static int ended(const struct npkfs_space *sp, struct npk_err *err)
 
 int npkfs_batch_commit(struct npkfs_session *s, struct npkfs_space *sp, struct npk_err *err)
 {
-	int rc = npkfs_wait_for_writers(s, sp, NULL, 0);
+	int rc = npkfs_wait_for_writers(s, sp, NULL);
 
 	if (rc != 0)
 		return npk_fail(err, EBUSY, "a file in the transaction '%s' is open for writing", sp->name);

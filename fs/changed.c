@@ -188,6 +188,7 @@ struct search {
 	const char *name;                /* NULL: any */
 	size_t len;
 	uint64_t generation;
+	const struct npk_gen *slots; /* only nodes that show slots of this; NULL: any */
 	bool found;
 };
 
@@ -242,25 +243,37 @@ bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len)
 	return f.found;
 }
 
+/* What was saved over or removed under the same name has other slots. */
+static bool has_slots(struct npkfs_node *node, const struct npk_gen *g)
+{
+	struct npkfs_layout *l = npkfs_node_layout(node);
+	bool has = l != NULL && npk_gen_shares(l->gen, g);
+
+	npkfs_layout_put(l);
+	return has;
+}
+
 static void look_for_writers(void *ctx, struct npkfs_node *node)
 {
 	struct search *f = ctx;
 
-	if (atomic_load(&node->writers) > 0 && !atomic_load(&node->compacted) && is_called(node, f))
+	if (atomic_load(&node->writers) == 0 || node->space != f->space)
+		return;
+	if (f->slots == NULL || has_slots(node, f->slots))
 		f->found = true;
 }
 
-bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
+bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g)
 {
-	struct search f = {.s = s, .one_space = true, .space = sp, .name = name, .len = len};
+	struct search f = {.s = s, .space = sp, .slots = g};
 
 	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, look_for_writers, &f);
 	return f.found;
 }
 
-int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
+int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g)
 {
-	for (int ms = 0; npkfs_has_writer(s, sp, name, len); ms += 10) {
+	for (int ms = 0; npkfs_has_writer(s, sp, g); ms += 10) {
 		if (ms >= WRITERS_MS)
 			return -EBUSY;
 		usleep(10000);
@@ -268,12 +281,11 @@ int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, cons
 	return 0;
 }
 
-/* A node that shows the array's present generation is one that was made since. */
 static void mark(void *ctx, struct npkfs_node *node)
 {
 	struct search *f = ctx;
 
-	if (is_called(node, f) && node->number != f->generation && (node->number & NPKFS_STAGED_NUMBER) == 0)
+	if (node->space == f->space && has_slots(node, f->slots))
 		atomic_store(&node->compacted, true);
 }
 
@@ -293,13 +305,11 @@ static uint64_t generation_of(struct npkfs_session *s, struct npkfs_space *sp, c
 	return number;
 }
 
-void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len)
+void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g)
 {
-	struct search f = {.s = s, .one_space = true, .space = sp, .name = name, .len = len};
+	struct search f = {.s = s, .space = sp, .slots = g};
 
-	f.generation = generation_of(s, sp, name, len);
-	if (f.generation != 0)
-		npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, mark, &f);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, mark, &f);
 }
 
 /* --- renames ------------------------------------------------------------------------------------------------------------- */

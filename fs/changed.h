@@ -17,12 +17,12 @@ int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct np
 void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *but, const char *name, size_t len);
 /* Has the dirty pages of writable maps of that array written out (NULL: of every array). False: there are none. */
 bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len);
-/* Whether somebody has any generation of the array open for writing. */
-bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
-/* The same, of every array when `name` is NULL; waits half a second for it to end, for RELEASE comes after close(2). -EBUSY. */
-int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
-/* No in-place write through a file that is open now reaches the array any more. */
-void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const char *name, size_t len);
+/* Whether somebody has a file of `sp` open for writing that shows slots of `g` (NULL: any file). */
+bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g);
+/* Waits half a second for that to end, for RELEASE comes after close(2). -EBUSY. */
+int npkfs_wait_for_writers(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g);
+/* `g` was compacted: no in-place write through a file that is open now and shows its slots reaches the array any more. */
+void npkfs_mark_compacted(struct npkfs_session *s, struct npkfs_space *sp, const struct npk_gen *g);
 
 /* The store has renamed `from` to `to`, or exchanged the two: the nodes of all generations that are still in use follow, the
  * older ones too, for they show the same slots. */

@@ -80,19 +80,16 @@ int npkfs_compact(struct npkfs_session *s, struct npkfs_space *sp, struct npk_ar
 
 	if (rc != 0)
 		return rc;
-	if (npk_gen_info(g)->slots == npk_gen_info(g)->rows) { /* nothing is deleted */
-		npk_gen_put(g);
-		return 0;
+	if (npk_gen_info(g)->slots == npk_gen_info(g)->rows) /* nothing is deleted */
+		rc = 0;
+	else if (!force && npkfs_wait_for_writers(s, sp, g) != 0)
+		rc = npk_fail(err, EBUSY, "the array is open for writing; 'force' compacts nevertheless");
+	else if ((rc = npk_array_compact(a, err)) == 0) {
+		npkfs_mark_compacted(s, sp, g);
+		npkfs_announce(s, sp, name, len, NPK_CHANGED);
 	}
 	npk_gen_put(g);
-	if (!force && npkfs_wait_for_writers(s, sp, name, len) != 0)
-		return npk_fail(err, EBUSY, "the array is open for writing; 'force' compacts nevertheless");
-	rc = npk_array_compact(a, err);
-	if (rc != 0)
-		return rc;
-	npkfs_mark_compacted(s, sp, name, len);
-	npkfs_announce(s, sp, name, len, NPK_CHANGED);
-	return 0;
+	return rc;
 }
 
 static int compact_store(struct npkfs_command *c, struct npk_err *err)

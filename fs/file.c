@@ -81,15 +81,27 @@ static int show_array(struct npkfs_session *s, struct npkfs_node *node, const ch
 	return rc;
 }
 
-int npkfs_staged_commit(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
-	const char *component, struct npk_err *err)
+static bool has_array(struct npkfs_session *s, struct npkfs_space *sp, const char *name)
 {
+	struct npk_array *a;
+
+	if (npkfs_array_get(s, sp, name, strlen(name), &a, NULL) != 0)
+		return false;
+	npk_array_put(a);
+	return true;
+}
+
+int npkfs_staged_commit(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
+	const char *component, bool renamed, struct npk_err *err)
+{
+	const struct npkfs_owner own = {st->mode, st->uid, st->gid};
 	char name[NPKFS_NAME_MAX + 1];
 	bool same;
 	int rc = array_name(component, name, err);
 
 	if (rc == 0)
-		rc = npkfs_payload_commit(&st->payload, name, &same, err);
+		rc = npkfs_payload_commit(&st->payload, name,
+			renamed || !has_array(s, node->space, name) ? &own : NULL, &same, err);
 	if (rc == 0)
 		rc = show_array(s, node, name, &st->payload.head, same, err);
 	if (rc != 0)
@@ -116,7 +128,7 @@ static int staged_changed(
 	atomic_store(&st->mtime_us, now_us());
 	if (st->scratch || !st->listed || !npkfs_payload_complete(&st->payload))
 		return 0;
-	return npkfs_staged_commit(s, node, st, st->name, err);
+	return npkfs_staged_commit(s, node, st, st->name, false, err);
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------------- */
@@ -840,6 +852,22 @@ int npkfs_file_resize(struct npkfs_session *s, struct npkfs_node *node, struct n
 
 /* --- copies inside the mount ---------------------------------------------------------------------------------------------------------- */
 
+/* The new array has the file's mode, and as far as we may its owner. */
+static int own_clone(struct npkfs_session *s, struct npkfs_space *sp, const char *name, const struct npkfs_staged *st,
+	struct npk_err *err)
+{
+	struct npk_array *a;
+	int rc = npkfs_array_get(s, sp, name, strlen(name), &a, err);
+
+	if (rc != 0)
+		return rc;
+	rc = npk_array_set_owner(a, st->uid, st->gid, err);
+	if (rc == 0 || rc == -EPERM)
+		rc = npk_array_set_mode(a, st->mode, err);
+	npk_array_put(a);
+	return rc;
+}
+
 /* Makes the array that the staged file is to become, out of the one that `l` shows. -EEXIST: there is one of that name. */
 static int clone_array(struct npkfs_session *s, struct npkfs_node *from, struct npkfs_node *to, struct npkfs_staged *st,
 	struct npkfs_layout *l, struct npk_err *err)
@@ -858,6 +886,8 @@ static int clone_array(struct npkfs_session *s, struct npkfs_node *from, struct 
 		npkfs_space_leave(to->space);
 	}
 	free(source);
+	if (rc == 0)
+		rc = own_clone(s, to->space, name, st, err);
 	if (rc != 0)
 		return rc;
 	st->committed = true;

@@ -7,9 +7,10 @@
 int npkfs_file_open(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_open *o, struct npkfs_handle **out,
 	struct npk_err *err);
 /* Makes an array of a staged file, under the name it has or `name`, which must be an array's component. Its node then shows
- * that array. Needs st->lock. */
+ * that array. An array of that name is replaced, and gives mode and owner on, unless the file is `renamed` to it. Needs
+ * st->lock. */
 int npkfs_staged_commit(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st, const char *name,
-	struct npk_err *err);
+	bool renamed, struct npk_err *err);
 /* ftruncate(2) and truncate(2): `h` is NULL for the latter. -ESTALE: look the name up again. */
 int npkfs_file_resize(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_handle *h, uint64_t size,
 	const struct npkfs_caller *who, struct npk_err *err);

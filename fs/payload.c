@@ -392,7 +392,16 @@ static bool needs_swap(const struct npk_npy *npy)
 	return npy->big_endian && npk_dtype_size(npy->dtype) > 1 && npy->data_len > 0;
 }
 
-int npkfs_payload_commit(struct npkfs_payload *p, const char *name, bool *same, struct npk_err *err)
+/* Owner first: a change of it takes bits of the mode away. */
+static int give(struct npk_save *save, const struct npkfs_owner *as, struct npk_err *err)
+{
+	int rc = npk_save_set_owner(save, as->uid, as->gid, err);
+
+	return rc == 0 || rc == -EPERM ? npk_save_set_mode(save, as->mode, err) : rc;
+}
+
+int npkfs_payload_commit(
+	struct npkfs_payload *p, const char *name, const struct npkfs_owner *as, bool *same, struct npk_err *err)
 {
 	char canonical[NPK_NPY_HEADER_MAX];
 	struct npk_save *save;
@@ -410,6 +419,8 @@ int npkfs_payload_commit(struct npkfs_payload *p, const char *name, bool *same, 
 		p->head.len == npk_npy_header(canonical, p->npy.dtype, &p->npy.shape, 64);
 	if (rc == 0 && (needs_order(&p->npy) || needs_swap(&p->npy)))
 		rc = normalize(p, err);
+	if (rc == 0 && as != NULL)
+		rc = give(p->save, as, err);
 	if (rc != 0)
 		return rc;
 	save = p->save;

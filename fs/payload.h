@@ -30,8 +30,16 @@ int npkfs_payload_truncate(struct npkfs_payload *p, uint64_t size, struct npk_er
 int npkfs_payload_read(struct npkfs_payload *p, uint64_t off, void *buf, size_t len, struct npk_err *err);
 /* It has as many bytes as its header promises. */
 bool npkfs_payload_complete(struct npkfs_payload *p);
-/* Makes it the array `name`. *same: the array's bytes are those that were written, header length included, so that whoever
- * has the file open may go on with the array. -EINVAL: not complete. */
-int npkfs_payload_commit(struct npkfs_payload *p, const char *name, bool *same, struct npk_err *err);
+struct npkfs_owner {
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+};
+
+/* Makes it the array `name`, with that mode and, as far as we may give files away, that owner; `as` NULL: with those of the
+ * array that it replaces. *same: the array's bytes are those that were written, header length included, so that whoever has
+ * the file open may go on with the array. -EINVAL: not complete. */
+int npkfs_payload_commit(
+	struct npkfs_payload *p, const char *name, const struct npkfs_owner *as, bool *same, struct npk_err *err);
 
 #endif

@@ -165,7 +165,7 @@ static int rename_staged(
 	pthread_mutex_lock(&st->lock);
 	if (!npkfs_is_array_component(to))
 		rc = npkfs_staged_rename(s, st, to) == 0 ? 0 : npk_fail(err, ENOMEM, "no memory for a name");
-	else if ((rc = npkfs_staged_commit(s, node, st, to, err)) == 0)
+	else if ((rc = npkfs_staged_commit(s, node, st, to, true, err)) == 0)
 		keep_time(s, node, st);
 	pthread_mutex_unlock(&st->lock);
 	return rc;

@@ -50,6 +50,14 @@ struct npkfs_staged *npkfs_node_staged(struct npkfs_node *node)
 	return st;
 }
 
+/* As in any directory: where it passes its group on, new files have that. */
+static gid_t group_of(struct npkfs_session *s, const struct npkfs_caller *who)
+{
+	struct stat dir;
+
+	return fstat(npk_store_dirfd(s->store), &dir) == 0 && (dir.st_mode & S_ISGID) ? dir.st_gid : who->gid;
+}
+
 static struct npkfs_staged *make(struct npkfs_session *s, struct npkfs_space *sp, const char *name,
 	const struct npkfs_caller *who, bool pending, mode_t mode)
 {
@@ -71,7 +79,7 @@ static struct npkfs_staged *make(struct npkfs_session *s, struct npkfs_space *sp
 	npkfs_payload_init(&st->payload, s, sp, st->scratch);
 	st->mode = mode & 0777;
 	st->uid = who->uid;
-	st->gid = who->gid;
+	st->gid = group_of(s, who);
 	atomic_init(&st->mtime_us, (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000);
 	st->pending = pending;
 	st->tid = who->pid;

@@ -26,9 +26,9 @@ struct npkfs_staged {
 	struct npkfs_payload payload; /* lock */
 	bool committed;               /* lock: the node has a layout from then on */
 	bool scratch;                 /* its name is not an array's, now; staging->lock */
-	mode_t mode;
-	uid_t uid;
-	gid_t gid;
+	_Atomic mode_t mode;
+	_Atomic uid_t uid;
+	_Atomic gid_t gid;
 	_Atomic uint64_t mtime_us;
 	_Atomic uint64_t size; /* of the payload, for stat(2) */
 

@@ -176,3 +176,58 @@ def test_the_directory_itself(store, mount):
         st = m.path.stat()
         assert stat.S_ISDIR(st.st_mode) and st.st_nlink >= 1
         assert expect_error(errno.ENOENT, os.stat, m.path / "nothing").errno == errno.ENOENT
+
+
+def attributes(path):
+    st = os.stat(path)
+    return oct(stat.S_IMODE(st.st_mode)), st.st_uid, st.st_gid
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["the root", "a transaction"])
+def test_rename_over_an_array_brings_the_scratch_files_mode_and_owner(mount, tmp_path, inside):
+    root = os.geteuid() == 0
+    owner = (1234, 1235) if root else (os.geteuid(), os.getegid())
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), np.zeros((10, 3)))
+        at = m.path
+        if inside:
+            at = m.control() / "batch" / "t"
+            at.mkdir()
+        for target in ("x.npy", "new.npy"):
+            temp = at / ".x.npy.Ab3"
+            with open(temp, "wb") as f:
+                np.save(f, np.asfortranarray(np.ones((5, 3))))
+            os.chmod(temp, 0o604)
+            os.chown(temp, *owner)
+            os.replace(temp, at / target)
+            assert attributes(at / target) == ("0o604", *owner)
+        if inside:
+            assert attributes(m.array("x"))[0] == "0o644"
+            (at / "ctl").write_text("commit\n")
+        assert attributes(m.array("x")) == attributes(m.array("new")) == ("0o604", *owner)
+        np.save(m.array("x"), np.zeros((3, 3)))         # a save over it keeps them
+        assert attributes(m.array("x")) == ("0o604", *owner)
+        (m.control() / "sync").write_text("1\n")
+        assert attributes(m.store / "data_x.npkd") == attributes(m.store / "data_new.npkd") == ("0o604", *owner)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["the root", "a transaction"])
+def test_a_new_array_has_the_mode_that_it_was_created_with(mount, tmp_path, inside):
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), np.zeros((10, 3)))
+        at = m.path
+        if inside:
+            at = m.control() / "batch" / "t"
+            at.mkdir()
+        fd = os.open(at / "private.npy", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        assert os.write(fd, saved(np.zeros((10, 3)))) == 128 + 240
+        os.close(fd)
+        old = os.umask(0o027)
+        try:
+            subprocess.run(["cp", at / "x.npy", at / "copied.npy"], check=True, timeout=60)
+        finally:
+            os.umask(old)
+        if inside:
+            (at / "ctl").write_text("commit\n")
+        assert attributes(m.array("private"))[0] == "0o600" and attributes(m.array("copied"))[0] == "0o640"
+        assert attributes(m.array("private"))[1:] == (os.geteuid(), os.getegid())

@@ -21,7 +21,12 @@ def say(path):
     os.write(fd, b"0\n")
 
 
-CALLS = {"write": opener(os.O_WRONLY), "read and write": opener(os.O_RDWR), "create": opener(os.O_WRONLY | os.O_CREAT),
+def copy(p):
+    with open(p, "rb") as f, open(p + ".npy", "wb", buffering=0) as to:
+        to.write(f.read())
+
+
+CALLS = {"copy": copy, "write": opener(os.O_WRONLY), "read and write": opener(os.O_RDWR), "create": opener(os.O_WRONLY | os.O_CREAT),
          "read": opener(os.O_RDONLY), "unlink": os.unlink, "chmod": lambda p: os.chmod(p, 0o600), "truncate": lambda p: os.truncate(p, 0),
          "mkdir": os.mkdir, "utime": lambda p: os.utime(p, (1, 1)), "rename": lambda p: os.rename(p, p + "x.npy"), "say": say}
 
@@ -106,3 +111,16 @@ def test_permissions_count_on_a_writing_mount(mount, reachable):
         assert attempt("write", m.array("x")) == "OK"
         assert attempt("write", m.control("x") / "shape") == "EACCES"
         same(m.load("x"), A[1:])
+
+
+def test_who_creates_an_array_owns_it(mount, reachable):
+    if not AS_USER:
+        pytest.skip("only root can make files that are another user's")
+    store = reachable / "s.npk"
+    with mount(store, "create,allow_other", ro=False) as m:
+        np.save(m.array("x"), A)
+        os.chmod(m.path, 0o777)
+        assert attempt("copy", m.array("x")) == "OK"
+        st = os.stat(m.path / "x.npy.npy")
+        assert (st.st_uid, st.st_gid) == (USER, USER)
+        assert attempt("write", m.path / "x.npy.npy") == "OK" and attempt("write", m.array("x")) == "EACCES"

@@ -105,3 +105,28 @@ def test_an_old_generation_lives_on_like_an_unlinked_file(mount, tmp_path, how, 
         if is_there:
             same(m.load("x"), new)
         same(m.load("y"), A + 1000)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_compact_has_nothing_to_do_with_rows_that_were_saved_over(rw, force):
+    """Their map goes on as an unlinked file; only one that shows the array's slots is in the way of compact, or cut off by it."""
+    over, now = rw.load("x", mmap_mode="r+"), None
+    np.save(rw.array("x"), A * 2)
+    (rw.control("x") / "drop").write_text("0:10\n")
+    if force:
+        now = rw.load("x", mmap_mode="r+")
+        with pytest.raises(OSError):
+            (rw.control("x") / "compact").write_text("1\n")
+        (rw.control("x") / "compact").write_text("1 force\n")
+        now[0] = -1
+        with pytest.raises(OSError):
+            now.flush()
+    else:
+        (rw.control("x") / "compact").write_text("1\n")
+    over[3] = -3
+    over.flush()
+    want = A.copy()
+    want[3] = -3
+    same(over, want)
+    same(rw.load("x"), A[10:] * 2)
+    assert (rw.control("x") / "deleted").read_text() == "0\n"
