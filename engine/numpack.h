@@ -326,6 +326,9 @@ int npk_tensors_open(struct npk_tensors **out, struct npk_store *s, struct npk_e
 int npk_tensors_open_list(
 	struct npk_tensors **out, struct npk_store *s, const char *const *names, size_t n, struct npk_err *err);
 uint64_t npk_tensors_size(const struct npk_tensors *t);
+/* Maps all data files now, as npk_gen_map(); otherwise the first read of each does, which a file that was removed meanwhile
+ * fails. */
+int npk_tensors_map(struct npk_tensors *t, struct npk_err *err);
 int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
 void npk_tensors_close(struct npk_tensors *t);

@@ -227,6 +227,15 @@ uint64_t npk_tensors_size(const struct npk_tensors *t)
 	return t->header.len + t->data_bytes;
 }
 
+int npk_tensors_map(struct npk_tensors *t, struct npk_err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < t->n && rc == 0; i++)
+		rc = npk_gen_map(npk_view_gen(t->t[i].v), err);
+	return rc;
+}
+
 /* The last tensor that begins at or before byte `at` of the data; empty ones share their begin with the next. */
 static struct tensor *find_tensor(const struct npk_tensors *t, uint64_t at)
 {

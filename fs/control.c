@@ -174,7 +174,7 @@ const struct npkfs_control npkfs_store_controls[] = {
 	{.name = "log", .type = &npkfs_text_type, .render = render_log, .owner_only = true},
 	{.name = "last_error", .type = &npkfs_text_type, .render = render_last_error},
 	{.name = "arrays", .type = &npkfs_arrays_dir_type, .inside = true},
-	{.name = "export", .type = &npkfs_export_dir_type},
+	{.name = "export", .type = &npkfs_export_dir_type, .inside = true},
 	{.name = "batch", .type = &npkfs_batch_dir_type},
 	{
 		.name = "ctl",

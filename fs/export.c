@@ -1,5 +1,5 @@
 /* export.c - export/store.safetensors. One image of the store serves all lookups until the store changes; who opened an
- * older one keeps it. */
+ * older one keeps it. What a transaction sees has an image of its own. */
 #include "export.h"
 #include "dir.h"
 #include "npyfile.h"
@@ -30,14 +30,14 @@ void npkfs_export_put(struct npkfs_export *e)
 
 /* The file shows every array, so only who may read each of them may read it. An array of another owner or group is
  * judged by what it lets others do. */
-static int common_mode(struct npkfs_session *s, mode_t *out, struct npk_err *err)
+static int common_mode(struct npkfs_session *s, struct npkfs_space *sp, mode_t *out, struct npk_err *err)
 {
 	struct npk_array **list;
 	struct npk_gen *g;
 	struct stat dir;
 	mode_t mode = 0444;
 	size_t n;
-	int rc = npk_store_list(s->store, &list, &n, err);
+	int rc = npkfs_arrays(s, sp, &list, &n, err);
 
 	if (rc != 0)
 		return rc;
@@ -59,7 +59,20 @@ static int common_mode(struct npkfs_session *s, mode_t *out, struct npk_err *err
 	return rc;
 }
 
-static int make(struct npkfs_session *s, struct npkfs_export **out, struct npk_err *err)
+static int open_tensors(
+	struct npkfs_session *s, struct npkfs_space *sp, struct npk_tensors **out, struct npk_err *err)
+{
+	struct npk_store *store;
+	int rc = npkfs_space_enter(s, sp, &store, err);
+
+	if (rc != 0)
+		return rc;
+	rc = npk_tensors_open(out, store, err);
+	npkfs_space_leave(sp);
+	return rc;
+}
+
+static int make(struct npkfs_session *s, struct npkfs_space *sp, struct npkfs_export **out, struct npk_err *err)
 {
 	struct npkfs_export *e = calloc(1, sizeof(*e));
 	int rc;
@@ -68,9 +81,9 @@ static int make(struct npkfs_session *s, struct npkfs_export **out, struct npk_e
 		return npk_fail(err, ENOMEM, "no memory for an export");
 	atomic_init(&e->refs, 1);
 	e->epoch = atomic_load(&s->epoch);
-	rc = common_mode(s, &e->mode, err);
+	rc = common_mode(s, sp, &e->mode, err);
 	if (rc == 0)
-		rc = npk_tensors_open(&e->tensors, s->store, err);
+		rc = open_tensors(s, sp, &e->tensors, err);
 	if (rc != 0) {
 		npkfs_export_put(e);
 		return rc;
@@ -88,7 +101,7 @@ static int get(struct npkfs_session *s, struct npkfs_export **out, struct npk_er
 	pthread_mutex_lock(&s->export_lock);
 	if (s->export != NULL && s->export->epoch == atomic_load(&s->epoch)) {
 		e = s->export;
-	} else if ((rc = make(s, &e, err)) == 0) {
+	} else if ((rc = make(s, NULL, &e, err)) == 0) {
 		old = s->export;
 		s->export = e;
 	}
@@ -104,16 +117,15 @@ static int get(struct npkfs_session *s, struct npkfs_export **out, struct npk_er
 static int lookup_export(struct npkfs_session *s, struct npkfs_node *dir, const char *name,
 	const struct npkfs_caller *who, struct npkfs_node **out, struct npk_err *err)
 {
-	struct npkfs_key key = {.type = &file_type};
+	struct npkfs_key key = {.type = &file_type, .space = dir->space};
 	struct npkfs_export *e;
 	struct npkfs_node *node;
 	int rc;
 
 	(void)who;
-	(void)dir;
 	if (strcmp(name, FILE_NAME) != 0)
 		return -ENOENT;
-	rc = get(s, &e, err);
+	rc = dir->space == NULL ? get(s, &e, err) : make(s, dir->space, &e, err);
 	if (rc != 0)
 		return rc;
 	key.number = e->epoch;
@@ -141,7 +153,7 @@ static int list_export(struct npkfs_session *s, struct npkfs_node *dir, struct n
 
 static void path_export_dir(const struct npkfs_node *node, struct npk_text *out)
 {
-	(void)node;
+	npkfs_space_path(node->space, out);
 	npk_text_printf(out, ".numpack/export");
 }
 
@@ -187,6 +199,8 @@ static int open_export(struct npkfs_session *s, struct npkfs_node *node, struct 
 	struct npkfs_handle *h;
 	int rc = npkfs_refuse_writing(o->flags, err);
 
+	if (rc == 0) /* what is saved over or removed later is to be there for who reads it later */
+		rc = npkfs_refresh_if_stale(s, npk_tensors_map(node->export->tensors, err));
 	if (rc != 0)
 		return rc;
 	h = calloc(1, sizeof(*h));
@@ -208,7 +222,7 @@ static void stat_export(struct npkfs_session *s, const struct npkfs_node *node, 
 
 static void path_export(const struct npkfs_node *node, struct npk_text *out)
 {
-	(void)node;
+	npkfs_space_path(node->space, out);
 	npk_text_printf(out, ".numpack/export/" FILE_NAME);
 }
 

@@ -81,3 +81,60 @@ def test_a_damaged_array_is_left_out_and_named(mount, golden_copy):
 def test_an_empty_store(golden_mount):
     path = golden_mount("fresh.npk").control() / "export" / "store.safetensors"
     assert safetensors.numpy.load(path.read_bytes()) == {}
+
+
+def test_who_has_it_open_reads_on_when_arrays_are_replaced(mount, tmp_path):
+    x, y = np.arange(60000.0).reshape(-1, 3), np.arange(5)
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), x)
+        np.save(m.array("y"), y)
+    with mount(tmp_path / "s.npk", ro=False) as m:      # nothing of it is mapped
+        with open(m.control() / "export" / "store.safetensors", "rb", buffering=0) as f:
+            np.save(m.array("x"), -x)
+            m.array("y").unlink()
+            (m.control() / "sync").write_text("1\n")
+            assert sorted(p.name for p in m.store.iterdir() if p.name.endswith(".npkd")) == ["data_x.npkd"]
+            got = safetensors.numpy.load(f.readall())
+            same(got["x"], x)
+            same(got["y"], y)
+        assert tensors(m.path).keys() == {"x"}
+        same(tensors(m.path)["x"], -x)
+
+
+def tensors(path):
+    return safetensors.numpy.load((path / ".numpack/export/store.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize("how", ["commit", "abort"])
+def test_a_transaction_has_its_own(mount, tmp_path, how):
+    x, y = np.arange(300.0).reshape(100, 3), np.arange(5)
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        np.save(m.array("x"), x)
+        np.save(m.array("y"), y)
+        t = m.control() / "batch" / "t"
+        t.mkdir()
+        assert "export" in [p.name for p in (t / ".numpack").iterdir()]
+        (t / ".numpack/arrays/x/drop").write_text("0:10\n")
+        (t / "y.npy").unlink()
+        np.save(t / "z.npy", x + 1)
+        want = {"x": x[10:], "z": x + 1}
+        with open(t / "x.npy", "r+b") as f:
+            f.seek(128)
+            f.write(np.full(3, -1.0).tobytes())
+        want["x"] = np.vstack([np.full((1, 3), -1.0), x[11:]])
+        got, outside = tensors(t), tensors(m.path)
+        assert got.keys() == want.keys() and outside.keys() == {"x", "y"}
+        for name in want:
+            same(got[name], want[name])
+        same(outside["x"], x)
+        with open(t / "x.npy", "r+b") as f:     # once more: it is the transaction's own file now
+            f.seek(128)
+            f.write(np.full(3, -2.0).tobytes())
+        want["x"][0] = -2
+        same(tensors(t)["x"], want["x"])
+        with safetensors.safe_open(t / ".numpack/export/store.safetensors", framework="np") as f:
+            (t / "ctl").write_text(how + "\n")
+            (m.control() / "sync").write_text("1\n")
+            for name in want:
+                same(f.get_tensor(name), want[name])
+        same(tensors(m.path)["x"], want["x"] if how == "commit" else x)

@@ -1,6 +1,7 @@
 """search.d and scores.d: answers as files, of exact size, that follow the array."""
 
 import errno
+import io
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from harness import SANITIZED, Mounter, expect_error, mounted, same, scaled, wait_for
+from harness import SANITIZED, Mounter, expect_error, mounted, same, saved, scaled, wait_for
 from npkwrite import Spec, write_store
 from test_search import ask, check, floats, hits, served, truth  # noqa: F401: fixtures and helpers
 
@@ -258,3 +259,57 @@ def test_an_unmount_does_not_wait_for_a_search(mount, tmp_path, long_search):
     assert p.wait(60) != 0 and p.stdout.read() == b""
     assert m.process.wait(60) == 0
     mount.stop(m)
+
+
+def test_a_transaction_is_searched_as_it_is_inside(served, floats):  # noqa: F811
+    """By handles that are open before and by files asked for before, after every kind of change; outside it is as before."""
+    m = served({"emb": Spec(floats, deleted=[4, 5]), "q": floats[:3]}, ro=False)
+    before = np.delete(floats, [4, 5], axis=0)
+    t = m.control() / "batch" / "t"
+    t.mkdir()
+    inside, outside = t / ".numpack/arrays/emb", m.control("emb")
+    fd = os.open(inside / "search", os.O_RDWR)
+    os.mkdir(m.control() / "batch" / "other")
+    other = m.control() / "batch" / "other" / ".numpack/arrays/emb"
+
+    def look(x, q):
+        for metric in ("cosine", "l2"):
+            words = f"k=7 metric={metric} from=q"
+            got = hits(inside / "search", words)
+            check(metric, got, q, x, 7)
+            same(np.load(inside / "search.d" / (words.replace(" ", ",") + ".npy")), got)
+            truth.check_scores(np.load(inside / "scores.d" / f"metric={metric},from=q.npy"), *truth.scores(metric, q, x))
+            check(metric, hits(t / "ctl", f"search emb {words}"), q, x, 7)
+            os.write(fd, f"{words} fmt=npy\n".encode())
+            same(np.load(io.BytesIO(os.pread(fd, 1 << 20, 0))), got)
+            for elsewhere in outside, other:
+                check(metric, hits(elsewhere / "search", words), floats[:3], before, 7)
+                same(np.load(elsewhere / "search.d" / (words.replace(" ", ",") + ".npy")), hits(elsewhere / "search", words))
+
+    x, q = before, floats[:3]
+    look(x, q)
+    (inside / "drop").write_text("0:10\n")
+    x = x[10:]
+    look(x, q)
+    (inside / "append.raw").write_bytes((floats[:2] * 3).tobytes())
+    x = np.vstack([x, floats[:2] * 3])
+    look(x, q)
+    with open(t / "emb.npy", "r+b") as f:
+        f.seek(128 + 24 * 4 * 20)
+        f.write(floats[1].tobytes())
+    x[20] = floats[1]
+    look(x, q)
+    (inside / "replace").write_bytes(b"21,22\n" + saved(floats[:2]))     # in the transaction's own file by now
+    x[21:23] = floats[:2]
+    look(x, q)
+    np.save(t / "q.npy", q := floats[300:305] * 2)
+    look(x, q)
+    (inside / "compact").write_text("1\n")
+    look(x, q)
+    np.save(t / "emb.npy", x := floats[::-1].copy())
+    look(x, q)
+    os.rmdir(m.control() / "batch" / "other")
+    (t / "ctl").write_text("commit\n")
+    check("l2", hits(outside / "search", "k=7 metric=l2 from=q"), q, x, 7)
+    truth.check_scores(np.load(outside / "scores.d/metric=l2,from=q.npy"), *truth.scores("l2", q, x))
+    os.close(fd)
