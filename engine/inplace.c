@@ -236,6 +236,15 @@ int npk_view_pwrite(
 	return rc;
 }
 
+uint64_t npk_view_pieces(struct npk_view *v, uint64_t most)
+{
+	uint64_t bytes = npk_view_info(v)->bytes, slot, in_slot, together, n = 0;
+
+	for (uint64_t off = 0; off < bytes && n < most; off += together, n++)
+		npki_view_locate(v, off, &slot, &in_slot, &together);
+	return n;
+}
+
 /* --- a whole view at once --------------------------------------------------------------------------------------------- */
 
 #define COPY_BYTES ((size_t)1 << 20)

@@ -451,6 +451,9 @@ int npk_save_commit(struct npk_save *w, const char *name, struct npk_err *err);
  * -ESTALE: the rows that the view shows are no longer the array's (compacted, saved over, removed). Ends the handle either
  * way. */
 int npk_save_replace(struct npk_save *w, struct npk_view *v, struct npk_array *a, unsigned flags, struct npk_err *err);
+/* In how many runs of bytes, each in one file, the view's elements lie: npk_save_replace() needs about 200 bytes of memory for
+ * each. Counts to `most` at most, and takes as long. */
+uint64_t npk_view_pieces(struct npk_view *v, uint64_t most);
 void npk_save_abort(struct npk_save *w);
 
 /* Adds `nrows` rows after the last one. */

@@ -247,7 +247,8 @@ bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len)
 static bool has_slots(struct npkfs_node *node, const struct npk_gen *g)
 {
 	struct npkfs_layout *l = npkfs_node_layout(node);
-	bool has = l != NULL && npk_gen_shares(l->gen, g);
+	const struct npk_gen *shown = l != NULL ? l->gen : node->gen; /* a view's */
+	bool has = shown != NULL && npk_gen_shares(shown, g);
 
 	npkfs_layout_put(l);
 	return has;
@@ -268,6 +269,7 @@ bool npkfs_has_writer(struct npkfs_session *s, struct npkfs_space *sp, const str
 	struct search f = {.s = s, .space = sp, .slots = g};
 
 	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, look_for_writers, &f);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_view_type, look_for_writers, &f);
 	return f.found;
 }
 

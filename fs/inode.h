@@ -51,7 +51,7 @@ struct npkfs_node {
 	char *called;                /* lock: the array's name now, after renames; NULL: as in `name` */
 	size_t called_len;           /* lock */
 	_Atomic unsigned handles;    /* open now */
-	_Atomic unsigned writers;    /* of these, those that may write */
+	_Atomic unsigned writers;    /* of these, those that may write; also of views */
 	_Atomic unsigned writable;   /* of these, O_RDWR: there may be dirty pages of a map */
 	_Atomic bool known;          /* the kernel has asked by its id: notifications reach it */
 	_Atomic bool compacted;      /* the slots are gone: no more in-place writes */

@@ -392,6 +392,15 @@ static bool needs_swap(const struct npk_npy *npy)
 	return npy->big_endian && npk_dtype_size(npy->dtype) > 1 && npy->data_len > 0;
 }
 
+struct npk_save *npkfs_payload_take(struct npkfs_payload *p)
+{
+	struct npk_save *save = p->save;
+
+	p->save = NULL;
+	p->lost = true;
+	return save;
+}
+
 /* Owner first: a change of it takes bits of the mode away. */
 static int give(struct npk_save *save, const struct npkfs_owner *as, struct npk_err *err)
 {
@@ -404,7 +413,6 @@ int npkfs_payload_commit(
 	struct npkfs_payload *p, const char *name, const struct npkfs_owner *as, bool *same, struct npk_err *err)
 {
 	char canonical[NPK_NPY_HEADER_MAX];
-	struct npk_save *save;
 	int rc = 0;
 
 	if (p->lost)
@@ -423,8 +431,5 @@ int npkfs_payload_commit(
 		rc = give(p->save, as, err);
 	if (rc != 0)
 		return rc;
-	save = p->save;
-	p->save = NULL;
-	p->lost = true; /* in either case the bytes are no longer ours */
-	return npk_save_commit(save, name, err);
+	return npk_save_commit(npkfs_payload_take(p), name, err);
 }

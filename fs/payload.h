@@ -30,6 +30,9 @@ int npkfs_payload_truncate(struct npkfs_payload *p, uint64_t size, struct npk_er
 int npkfs_payload_read(struct npkfs_payload *p, uint64_t off, void *buf, size_t len, struct npk_err *err);
 /* It has as many bytes as its header promises. */
 bool npkfs_payload_complete(struct npkfs_payload *p);
+/* The bytes behind the header, which are the caller's now; the payload takes no more. */
+struct npk_save *npkfs_payload_take(struct npkfs_payload *p);
+
 struct npkfs_owner {
 	mode_t mode;
 	uid_t uid;

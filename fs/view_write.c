@@ -2,7 +2,9 @@
  *
  * With O_TRUNC (np.save, cp, `>`) the bytes are a new .npy of the selection's shape: they are staged, and replace the elements
  * in the write that completes them. The kernel would cut the pages of the node that readers have mapped, so the writer gets a
- * node of its own, in the way that file.c describes. Without O_TRUNC elements are overwritten as they come. */
+ * node of its own, in the way that file.c describes. They are replaced in one change; a selection that lies in very many
+ * pieces (a column of millions of rows), and one of an array that is gone, is overwritten piece by piece. Without O_TRUNC
+ * elements are overwritten as they come. */
 #include "view_write.h"
 #include "changed.h"
 #include "convert.h"
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #define COPY_BYTES ((size_t)1 << 20)
+#define PIECES_MAX 100000 /* of a change: 20 MB of memory */
 
 struct view_writer {
 	struct npkfs_handle h;
@@ -121,6 +124,45 @@ static int check_shape(const struct view_writer *w, const struct npk_npy *npy, s
 	return same ? 0 : npk_fail(err, EINVAL, "the selection has another shape or dtype than what is written");
 }
 
+/* The array, when its present generation has the slots of the view's, and they lie in few pieces; else NULL. */
+static struct npk_array *replaceable(struct view_writer *w)
+{
+	struct npk_view *v = atomic_load(&w->h.node->view);
+	struct npk_array *a;
+	struct npk_gen *g;
+	bool shares;
+
+	if (w->h.node->space != NULL && atomic_load(&w->h.node->space->ended))
+		return NULL;
+	if (npk_view_pieces(v, PIECES_MAX + 1) > PIECES_MAX || npkfs_node_array(w->h.s, w->h.node, &a, NULL) != 0)
+		return NULL;
+	shares = npk_gen_get(&g, a, NULL) == 0;
+	if (shares) {
+		shares = npk_gen_shares(g, w->h.node->gen);
+		npk_gen_put(g);
+	}
+	if (shares)
+		return a;
+	npk_array_put(a);
+	return NULL;
+}
+
+/* The save ends. */
+static int replace(struct view_writer *w, struct npk_save *save, struct npk_err *err)
+{
+	struct npk_array *a = replaceable(w);
+	int rc;
+
+	if (a == NULL) {
+		rc = copy_save(w, save, w->payload.npy.data_len, err);
+		npk_save_abort(save);
+		return rc;
+	}
+	rc = npk_save_replace(save, atomic_load(&w->h.node->view), a, 0, err);
+	npk_array_put(a);
+	return rc;
+}
+
 /* The elements get their new values, the payload goes. */
 static int commit(struct view_writer *w, struct npk_err *err)
 {
@@ -133,9 +175,13 @@ static int commit(struct view_writer *w, struct npk_err *err)
 		if (rc == 0)
 			rc = npkfs_convert(w->payload.save, npy, plain, err);
 	}
-	if (rc == 0)
-		rc = copy_save(w, plain != NULL ? plain : w->payload.save, npy->data_len, err);
-	npk_save_abort(plain);
+	if (rc != 0) {
+		npk_save_abort(plain);
+		return rc;
+	}
+	if (plain == NULL)
+		plain = npkfs_payload_take(&w->payload);
+	rc = replace(w, plain, err);
 	if (rc == 0)
 		w->done = true;
 	return rc;
@@ -227,6 +273,7 @@ static void close_view(struct npkfs_handle *h)
 	}
 	npkfs_payload_fini(&w->payload);
 	npk_gen_unkeep(h->node->gen);
+	atomic_fetch_sub(&h->node->writers, 1);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
 }
@@ -260,6 +307,7 @@ int npkfs_view_open_write(struct npkfs_session *s, struct npkfs_node *node, stru
 	npkfs_payload_init(&w->payload, s, node->space, false);
 	pthread_mutex_init(&w->lock, NULL);
 	npk_gen_keep(node->gen);
+	atomic_fetch_add(&node->writers, 1);
 	o->direct_io = true; /* and with that no shared map */
 	*out = &w->h;
 	return 0;

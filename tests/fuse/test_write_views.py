@@ -3,6 +3,8 @@
 import errno
 import os
 import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -59,3 +61,96 @@ def test_unlinking_a_view_drops_its_rows(rw):
     same(old, A)
     expect_error(errno.EOPNOTSUPP, os.unlink, rw.view("x", "0:10@1"))
     same(rw.load("x"), A[10:])
+
+
+@pytest.mark.timeout(600)
+def test_a_view_is_replaced_whole_or_not_at_all(mount, tmp_path):
+    """kill -9 of the daemon at any moment of a write of many megabytes, every other row."""
+    store, rows = tmp_path / "s.npk", 1 << 16
+    with mount(store, "create", ro=False) as m:
+        np.save(m.array("x"), np.zeros((rows, 32)))
+    code = """
+import sys, numpy as np
+path, n = sys.argv[1], int(sys.argv[2])
+while True:
+    n += 1
+    np.save(path, np.full((%d // 2, 32), float(n)))
+    print(n, flush=True)
+""" % rows
+    done = 0
+    for i in range(6):
+        m = mount.start(store, ro=False)
+        try:
+            w = subprocess.Popen([sys.executable, "-c", code, m.view("x", "::2"), str(done)], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True)
+            lines = [w.stdout.readline()]
+            time.sleep(0.03 * i)
+            m.process.kill()
+            lines += w.stdout.readlines()
+            w.wait()
+        finally:
+            mount.kill(m)
+        done = max([done] + [int(line) for line in lines if line.strip()])
+        with mount(store, ro=False) as m:
+            x = m.load("x")
+            assert (x[1::2] == 0).all()
+            got = np.unique(x[::2])
+            assert len(got) == 1 and got[0] in (done, done + 1), f"{done} is acknowledged, there are {got}"
+            done = int(got[0])
+
+
+def test_who_writes_a_view_is_a_writer_of_the_array(rw):
+    (rw.control("x") / "drop").write_text("99\n")
+    fd = os.open(rw.view("x", "0:2"), os.O_WRONLY)
+    with pytest.raises(OSError) as e:
+        (rw.control("x") / "compact").write_text("1\n")
+    assert e.value.errno == errno.EBUSY
+    os.close(fd)
+    (rw.control("x") / "compact").write_text("1\n")
+    t = rw.control() / "batch" / "t"
+    t.mkdir()
+    fd = os.open(t / ".numpack/arrays/x/view/0:2.npy", os.O_WRONLY)
+    with pytest.raises(OSError) as e:
+        (t / "ctl").write_text("commit\n")
+    assert e.value.errno == errno.EBUSY
+    os.close(fd)
+    np.save(t / ".numpack/arrays/x/view/0:2.npy", A[5:7])
+    np.save(rw.view("x", "50:51"), A[:1])       # that is a change of the array, too
+    with pytest.raises(OSError) as e:
+        (t / "ctl").write_text("commit\n")
+    assert e.value.errno == errno.EBUSY
+
+
+def test_a_view_that_lies_in_very_many_pieces(mount, tmp_path):
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        want = np.zeros((120000, 3), "i2")
+        np.save(m.array("x"), want)
+        np.save(m.view("x", ":@1"), np.arange(120000, dtype="i2").reshape(-1, 1))
+        want[:, 1] = np.arange(120000, dtype="i2")
+        same(m.load("x"), want)
+        np.save(m.view("x", "0:90000@2"), want[:90000, 1:2])
+        want[:90000, 2] = want[:90000, 1]
+        same(m.load("x"), want)
+
+
+@pytest.mark.parametrize("how", ["save", "unlink", "drop"])
+def test_a_view_whose_array_changes_while_it_is_written(rw, how):
+    """What it shows is what is written to: rows of the array as long as they are the array's."""
+    data = saved(A[50:60])
+    fd = os.open(rw.view("x", "0:10"), os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, data[:300])
+    want = A.copy()
+    if how == "save":
+        np.save(rw.array("x"), want)
+    elif how == "unlink":
+        os.unlink(rw.array("x"))
+    else:
+        (rw.control("x") / "drop").write_text("5:7\n")
+        want[:10] = A[50:60]
+        want = np.delete(want, [5, 6], 0)
+    os.write(fd, data[300:])
+    os.close(fd)
+    if how == "unlink":
+        assert not rw.array("x").exists()
+    else:
+        same(rw.load("x"), want)
