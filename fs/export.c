@@ -59,8 +59,7 @@ static int common_mode(struct npkfs_session *s, struct npkfs_space *sp, mode_t *
 	return rc;
 }
 
-static int open_tensors(
-	struct npkfs_session *s, struct npkfs_space *sp, struct npk_tensors **out, struct npk_err *err)
+static int open_tensors(struct npkfs_session *s, struct npkfs_space *sp, struct npk_tensors **out, struct npk_err *err)
 {
 	struct npk_store *store;
 	int rc = npkfs_space_enter(s, sp, &store, err);

@@ -100,8 +100,8 @@ int npkfs_staged_commit(struct npkfs_session *s, struct npkfs_node *node, struct
 	int rc = array_name(component, name, err);
 
 	if (rc == 0)
-		rc = npkfs_payload_commit(&st->payload, name,
-			renamed || !has_array(s, node->space, name) ? &own : NULL, &same, err);
+		rc = npkfs_payload_commit(
+			&st->payload, name, renamed || !has_array(s, node->space, name) ? &own : NULL, &same, err);
 	if (rc == 0)
 		rc = show_array(s, node, name, &st->payload.head, same, err);
 	if (rc != 0)
