@@ -11,6 +11,7 @@
 #include "inode.h"
 #include "inval.h"
 #include "lasterr.h"
+#include "late.h"
 #include "session.h"
 #include "slow.h"
 #include "space.h"
@@ -38,6 +39,7 @@ struct npkfs_session {
 	struct npkfs_staging staging;
 	struct npkfs_batches batches;
 	struct npkfs_slow slow;
+	struct npkfs_late late;
 	struct npkfs_search_cache *answers;
 
 	pthread_mutex_t open_lock;   /* memory only */

@@ -189,6 +189,10 @@ void npkfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		rc = npk_fail(&r.err, EROFS, "unlink: this mount is read-only");
 	else
 		rc = r.node->type->unlink ? r.node->type->unlink(r.s, r.node, name, &r.who, &r.err) : -EPERM;
+	if (rc == 0 && r.node->type == &npkfs_view_dir_type) { /* what it changed has a name elsewhere */
+		npkfs_late_done(&r);
+		return;
+	}
 	if (rc != 0)
 		npkfs_request_fail(&r, r.node, name, rc);
 	else

@@ -136,6 +136,7 @@ static void *timer_main(void *session)
 	int rc, found = 0;
 
 	for (unsigned second = 1; poll(&quit, 1, 1000) <= 0; second++) {
+		npkfs_late_look(s);
 		check_store(s, &found);
 		npkfs_staging_expire(s);
 		npkfs_autocompact(s);

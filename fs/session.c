@@ -144,6 +144,7 @@ static void init_parts(struct npkfs_session *s, const struct npkfs_config *c)
 	npkfs_staging_init(&s->staging);
 	npkfs_batches_init(&s->batches);
 	npkfs_slow_init(&s->slow);
+	npkfs_late_init(&s->late);
 	pthread_mutex_init(&s->export_lock, NULL);
 	pthread_mutex_init(&s->open_lock, NULL);
 }
@@ -287,6 +288,7 @@ void npkfs_session_close(struct npkfs_session *s)
 	npkfs_export_put(s->export);
 	npk_store_close(s->store);
 	npkfs_slow_fini(&s->slow);
+	npkfs_late_fini(&s->late);
 	npkfs_lasterr_fini(&s->lasterr);
 	pthread_mutex_destroy(&s->export_lock);
 	pthread_mutex_destroy(&s->open_lock);

@@ -154,3 +154,38 @@ def test_a_view_whose_array_changes_while_it_is_written(rw, how):
         assert not rw.array("x").exists()
     else:
         same(rw.load("x"), want)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_who_unlinked_a_view_sees_the_array_without_its_rows(mount, tmp_path, threads):
+    with mount(tmp_path / "s.npk", "create", f"threads={threads}", ro=False) as m:
+        x = np.arange(3000).reshape(1000, 3)
+        np.save(m.array("x"), x)
+        for i in range(300):
+            before = os.stat(m.array("x"))
+            os.unlink(m.view("x", f"{i}:{i + 2}"))
+            x = np.delete(x, [i, i + 1], 0)
+            now = os.stat(m.array("x"))
+            assert now.st_size == 128 + x.nbytes and now.st_ino != before.st_ino
+            same(m.load("x", mmap_mode="r"), x)
+
+
+def test_a_rename_between_the_root_and_a_view_does_not_hang_an_unlink(mount, tmp_path):
+    """It holds the root's lock, that the notification needs, while it waits for the directory of the view."""
+    code = "import os, sys\nprint('ready', flush=True)\nwhile True:\n    try: os.rename(sys.argv[1], sys.argv[2])\n    except OSError: pass\n"
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        x = np.arange(3000).reshape(1000, 3)
+        np.save(m.array("x"), x)
+        pair = [m.array("x"), m.view("x", "0:1")]
+        others = [subprocess.Popen([sys.executable, "-c", code, *way], stdout=subprocess.PIPE)
+                  for way in (pair, pair[::-1])]
+        try:
+            for p in others:
+                assert p.stdout.readline() == b"ready\n"
+            for _ in range(4):
+                os.unlink(m.view("x", "0:3"))
+        finally:
+            for p in others:
+                p.kill()
+                p.wait()
+        same(m.load("x"), x[12:])
