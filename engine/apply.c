@@ -216,6 +216,12 @@ static int put_same_files(struct npk_store *s, const struct item *i, struct npk_
 	return -ENOMEM;
 }
 
+/* A change that moves no row, by us, keeps the generation; those who read beside a writer have to read bytes of it anew. */
+static bool keeps_number(const struct npk_store *s)
+{
+	return !s->telling;
+}
+
 static struct npki_entry *take_entry(struct npki_rd *r)
 {
 	struct npk_shape shape = {0};
@@ -337,7 +343,7 @@ static int apply_grow(struct npk_store *s, struct npki_rd *r)
 		shape.dim[0] = nslots;
 		e = npki_entry_make(a->entry->dtype, &shape, file.name, file.len, mtime_us);
 		same = strlen(a->entry->file) == file.len && memcmp(a->entry->file, file.name, file.len) == 0;
-		next = e && same ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL;
+		next = e && same ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, keeps_number(s)) : NULL;
 		old = npki_entry_ref(a->entry);
 		rc = put(s, &i, a, e, live, next);
 		if (rc == 0 && !same) /* a manifest, or a copy */
@@ -435,8 +441,8 @@ static int apply_time(struct npk_store *s, struct npki_rd *r)
 	if (rc == 0) {
 		e = npki_entry_with(a->entry, NULL, NULL, mtime_us);
 		live = npki_rowmap_ref(g->live);
-		rc = put_same_files(
-			s, &i, a, e, live, e ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, true) : NULL);
+		rc = put_same_files(s, &i, a, e, live,
+			e ? npki_gen_derive(g, &(struct npki_layout){e, live, true}, keeps_number(s)) : NULL);
 	}
 	npk_gen_put(g);
 	npk_array_put(a);

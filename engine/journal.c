@@ -6,6 +6,7 @@
 #include <npkv.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char magic[8] = {'N', 'P', 'K', 'F', 'S', 'J', 0, 1};
 
@@ -141,37 +142,87 @@ static bool take_record(struct npki_rd *r, const struct npki_jfile *f, uint32_t 
 	return true;
 }
 
+/* All that follow in `r`, which begins at f->end. */
+static int take_records(struct npki_jfile *f, struct npki_rd *r, const char *path, struct npk_err *err)
+{
+	const uint8_t *begin = r->p;
+	uint64_t pos = f->end.pos;
+	uint32_t chain = f->end.chain;
+	struct npki_jrec rec;
+	int rc = 0;
+
+	f->tail_chain = chain;
+	while (rc == 0 && take_record(r, f, &chain, &rec)) {
+		rc = add_rec(f, &rec);
+		if (rec.kind == NPKI_JOP)
+			f->seq = rec.seq;
+		if (rec.kind != NPKI_JCKPT)
+			f->tail_chain = chain;
+		f->end.pos = pos + (uint64_t)(r->p - begin);
+	}
+	f->end.chain = chain;
+	f->end.seq = f->seq;
+	if (rc == 0)
+		return 0;
+	npki_jfile_fini(f);
+	return npk_fail(err, ENOMEM, "%s: no memory", path);
+}
+
 int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct npk_err *err)
 {
 	struct npki_jfile f = {0};
 	struct npki_file_id id;
-	struct npki_jrec rec;
 	struct npki_rd r;
-	uint32_t chain = 0;
 	size_t len;
 	int rc = npki_read_file(dirfd, path, JOURNAL_MAX, &f.buf, &len, &id, err);
 
 	*out = f;
 	if (rc != 0)
 		return rc == -ENOENT ? 0 : rc;
-	f.exists = parse_head(f.buf, len, &f.head, &chain);
+	f.exists = parse_head(f.buf, len, &f.head, &f.end.chain);
 	f.seq = f.head.seq;
-	f.tail_chain = chain;
-	r = npki_rd_init(f.buf, len);
-	npki_rd_take(&r, NPKI_JHEAD_LEN);
-	while (f.exists && rc == 0 && take_record(&r, &f, &chain, &rec)) {
-		rc = add_rec(&f, &rec);
-		if (rec.kind == NPKI_JOP)
-			f.seq = rec.seq;
-		if (rec.kind != NPKI_JCKPT)
-			f.tail_chain = chain;
-	}
-	if (rc != 0) {
-		npki_jfile_fini(&f);
-		return npk_fail(err, ENOMEM, "%s: no memory", path);
+	f.tail_chain = f.end.chain;
+	if (f.exists) {
+		f.end.dev = id.dev;
+		f.end.ino = id.ino;
+		f.end.pos = NPKI_JHEAD_LEN;
+		r = npki_rd_init(f.buf, len);
+		npki_rd_take(&r, NPKI_JHEAD_LEN);
+		rc = take_records(&f, &r, path, err);
 	}
 	*out = f;
-	return 0;
+	return rc;
+}
+
+int npki_jfile_read_on(
+	int dirfd, const char *path, const struct npki_jplace *from, struct npki_jfile *out, struct npk_err *err)
+{
+	struct npki_jfile f = {.end = *from, .seq = from->seq};
+	struct npki_rd r;
+	struct stat st;
+	size_t len = 0;
+	int fd, rc = npki_open_file(dirfd, path, &fd, &st, err);
+
+	*out = (struct npki_jfile){0};
+	if (rc != 0)
+		return rc == -ENOENT ? 0 : rc;
+	f.exists = st.st_ino == from->ino && st.st_dev == from->dev && (uint64_t)st.st_size >= from->pos &&
+		   (uint64_t)st.st_size <= JOURNAL_MAX;
+	if (f.exists) {
+		len = (size_t)((uint64_t)st.st_size - from->pos);
+		f.buf = malloc(len + 1);
+		rc = f.buf ? npki_pread_all(fd, f.buf, len, from->pos, path, err)
+			   : npk_fail(err, ENOMEM, "%s: no memory", path);
+	}
+	close(fd);
+	if (rc == 0 && f.exists) {
+		r = npki_rd_init(f.buf, len);
+		rc = take_records(&f, &r, path, err);
+	}
+	if (rc != 0)
+		npki_jfile_fini(&f);
+	*out = f;
+	return rc;
 }
 
 void npki_jfile_fini(struct npki_jfile *f)

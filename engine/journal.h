@@ -74,8 +74,16 @@ struct npki_jrec {
 	size_t len;
 };
 
+/* How far a journal was read: what comes next has this chain value before it. */
+struct npki_jplace {
+	uint64_t dev, ino, pos; /* ino 0: nowhere */
+	uint32_t chain;
+	uint64_t seq;
+};
+
 struct npki_jfile {
 	bool exists; /* with a whole header */
+	struct npki_jplace end;
 	struct npki_jhead head;
 	uint8_t *buf;
 	struct npki_jrec *rec;
@@ -86,6 +94,9 @@ struct npki_jfile {
 
 /* Reads as far as the chain holds; a file without a whole header does not `exist`. */
 int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct npk_err *err);
+/* The records behind `from`; not `exists` when it is another file, or shorter. There is no header then. */
+int npki_jfile_read_on(
+	int dirfd, const char *path, const struct npki_jplace *from, struct npki_jfile *out, struct npk_err *err);
 void npki_jfile_fini(struct npki_jfile *f);
 
 #endif

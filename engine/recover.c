@@ -21,6 +21,7 @@ struct recovery {
 	struct npki_names tails;  /* arrays that may have bytes behind their last row */
 	struct npki_names synced; /* files that the state relies on */
 	uint64_t applied;         /* the last record that holds */
+	bool stopped;             /* there was one that does not */
 	struct npk_err *err;
 };
 
@@ -289,6 +290,7 @@ static int apply_records(struct recovery *r)
 		if (!stop) /* the rest is only looked through for names */
 			r->applied = rec->seq;
 	}
+	r->stopped = stop;
 	return rc;
 }
 
@@ -631,7 +633,31 @@ static int replay_once(struct npk_store *s, struct npk_err *err)
 					     "writing once");
 		if (rc == 0)
 			rc = apply_records(&r);
+		if (rc == 0 && !r.stopped && !r.next.exists)
+			s->followed = r.old.end;
 	}
+	recovery_fini(&r);
+	return rc;
+}
+
+/* The metadata must be what it was. A checkpoint that has begun, or is in the journal, ends it. */
+int npki_follow_journal(struct npk_store *s, struct npk_err *err)
+{
+	struct recovery r = {.s = s, .err = err};
+	struct npki_file_id next;
+	int rc = 0;
+
+	if (s->followed.ino == 0)
+		return 0;
+	rc = npki_jfile_read_on(s->dirfd, NPKI_JOURNAL, &s->followed, &r.old, err);
+	if (rc == 0)
+		rc = npki_stat_file(s->dirfd, NPKI_JOURNAL_NEXT, &next, err);
+	if (rc == 0 && r.old.exists && !next.exists) {
+		rc = join(&r) == 0 ? 0 : npk_fail(err, ENOMEM, "no memory for the journal");
+		if (rc == 0 && r.from == 0)
+			rc = apply_records(&r) == 0 && !r.stopped;
+	}
+	s->followed = rc > 0 ? r.old.end : (struct npki_jplace){0};
 	recovery_fini(&r);
 	return rc;
 }
@@ -640,6 +666,7 @@ int npki_replay_readonly(struct npk_store *s, struct npk_err *err)
 {
 	int rc = -EAGAIN;
 
+	s->followed = (struct npki_jplace){0};
 	for (int i = 0; i < READ_TRIES && rc == -EAGAIN; i++) {
 		if (i > 0) {
 			usleep(READ_WAIT_US);

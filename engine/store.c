@@ -832,6 +832,39 @@ int npk_array_get(struct npk_array **out, struct npk_store *s, const char *name,
 	return npk_array_get_n(out, s, name, strlen(name), err);
 }
 
+static bool same_map(const struct npki_rowmap *a, const struct npki_rowmap *b)
+{
+	size_t na, nb;
+
+	if (!a || !b || a == b)
+		return a == b;
+	if (a->nslots != b->nslots || a->nlive != b->nlive || a->nchunks != b->nchunks)
+		return false;
+	for (size_t c = 0; c < a->nchunks; c++) {
+		const uint64_t *wa = npki_rowmap_words(a, c, &na), *wb = npki_rowmap_words(b, c, &nb);
+
+		if (na != nb || memcmp(wa, wb, na * sizeof(*wa)) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* The same rows in the same files, whose bytes nobody touched: a writer's checkpoint has brought to the metadata what we knew
+ * from its journal. */
+static bool same_rows(const struct npk_gen *a, const struct npk_gen *b)
+{
+	if (a->info.dtype != b->info.dtype || a->info.mtime_us != b->info.mtime_us || a->info.slots != b->info.slots ||
+		a->info.row_bytes != b->info.row_bytes || a->info.shape.ndim != b->info.shape.ndim ||
+		memcmp(a->info.shape.dim, b->info.shape.dim, a->info.shape.ndim * sizeof(a->info.shape.dim[0])) != 0 ||
+		a->nsegs != b->nsegs || !same_map(a->live, b->live))
+		return false;
+	for (size_t i = 0; i < a->nsegs; i++)
+		if (strcmp(a->seg[i].file->path, b->seg[i].file->path) != 0 ||
+			!npki_file_id_same(&a->seg[i].file->id, &b->seg[i].file->id))
+			return false;
+	return true;
+}
+
 /* Loads anew what is in use and not what it was. While that fails, most likely because somebody is writing, the old
  * generation stays. Needs a->lock. */
 static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err)
@@ -848,7 +881,13 @@ static int reload(struct npk_array *a, struct npk_gen **old, struct npk_err *err
 	if (rc != 0)
 		return rc;
 	memcpy(a->warning, notes.warning, sizeof(a->warning));
-	*old = a->cur;
+	if (same_rows(a->cur, fresh)) {
+		fresh->info.number = a->cur->info.number;
+		fresh->rows_id = a->cur->rows_id;
+		npk_gen_put(a->cur);
+	} else {
+		*old = a->cur;
+	}
 	a->cur = fresh;
 	a->stale = false;
 	return 0;
@@ -909,7 +948,11 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 	rc = stat_state(s, &id, &journal, &same, err);
 	if (rc != 0)
 		return rc;
-	if (!same) {
+	if (!same && npki_file_id_same(&id, &s->meta_id) && (rc = npki_follow_journal(s, err)) > 0) {
+		s->journal_id = journal;
+		return check_files(s, c, err);
+	}
+	if (rc == 0 && !same) {
 		rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
 		if (rc == 0)
 			rc = take_metadata(s, buf, len, &id, c, err);

@@ -13,6 +13,7 @@
 #define NPKI_STORE_H
 
 #include "file.h"
+#include "journal.h"
 #include "meta.h"
 #include "notes.h"
 #include "numpack.h"
@@ -88,6 +89,7 @@ struct npk_store {
 	struct npki_changes missed;   /* refresh_lock: found while nobody could be told; the next refresh does */
 	uint32_t refreshes;           /* refresh_lock: how many there were */
 	struct npki_changes *telling; /* refresh_lock: of the refresh that runs; NULL: none does */
+	struct npki_jplace followed;  /* refresh_lock: how far the journal of the writer is in the table */
 
 	pthread_rwlock_t table_lock;
 	struct npk_array **bucket; /* table_lock, as all below */

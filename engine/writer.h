@@ -8,7 +8,6 @@
 #define NPKI_WRITER_H
 
 #include "dict.h"
-#include "journal.h"
 #include "store.h"
 
 #define NPKI_LOCK ".numpackfs.lock"
@@ -222,6 +221,9 @@ int npki_recover(struct npk_store *s, struct npk_err *err);
 int npki_recover_at_open(struct npk_store *s, struct npk_err *err);
 /* Applies a live or left journal in memory, for a store that is only read. */
 int npki_replay_readonly(struct npk_store *s, struct npk_err *err);
+/* Applies what was added to the journal since. 1: done; 0: it is another one, or cannot be followed: replay it anew. Under
+ * s->refresh_lock. */
+int npki_follow_journal(struct npk_store *s, struct npk_err *err);
 
 /* The steps that bring metadata and bitmaps from `old` to what the table says. Used by checkpoint and recovery. */
 struct npki_snapshot {

@@ -174,6 +174,40 @@ def test_a_handle_that_was_open_keeps_what_it_opened(watch, written, mount):
         same(np.load(m.control("x") / "batches" / "100" / "3.npy"), np.delete(X, rows, axis=0)[300:400])
 
 
+@WATCHES
+def test_beside_a_mount_that_writes(watch, written, mount):
+    """What it does not change keeps its generation, while its journal grows and over its checkpoint: a map of it is the file that a
+    new open gives, and no cache is dropped."""
+    store, _ = written
+    y = np.arange(300, dtype="i2")
+    with mount(store, ro=False) as w, mount(store, f"watch={watch}") as m:
+        np.save(w.array("y"), y)
+        shows(m, "y", y)
+        same(m.load("other"), np.arange(10))
+
+        def files():
+            return {name: (m.array(name).stat().st_ino, (m.control(name) / "generation").read_text()) for name in ("y", "other")}
+
+        before, want = files(), X
+        for i in range(5):
+            (w.control("x") / "append.raw").write_bytes(X[:7].tobytes())
+            want = np.concatenate([want, X[:7]])
+            shows(m, "x", want)
+            (w.control("x") / "drop").write_text("1\n")
+            want = np.delete(want, 1, axis=0)
+            shows(m, "x", want)
+            np.save(w.view("x", "0"), want[:1] + 1)
+            want[0] += 1
+            shows(m, "x", want)
+            assert files() == before
+        (w.control() / "sync").write_text("1\n")
+        np.save(w.array("z"), y)
+        shows(m, "z", y)
+        assert files()["other"] == before["other"]
+        same(m.load("y"), y)
+        same(m.load("x"), want)
+
+
 def test_a_read_only_mount_watches_by_itself(written, mount):
     """watch=inotify is built-in; a read-write mount has nothing to watch, and complains only about what somebody wrote."""
     store, real = written

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <numpack.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -414,6 +415,172 @@ TEST(an_old_journal_is_checkpointed)
 	T_CHECK(metadata_inode(dir) != before);
 	npk_array_put(a);
 	T_CHECK(npk_store_finish(s, &err) == 0);
+}
+
+/* --- who reads beside us ----------------------------------------------------------------------------------------------- */
+
+#define NAMES 4
+
+/* What a history has done to an array since a reader last looked. */
+struct seen {
+	uint64_t number; /* of the generation that the reader had then; 0: none */
+	bool changed, renamed;
+	unsigned told;
+	struct npk_text rows;
+};
+
+static struct seen seen[NAMES];
+static char names[NAMES][2] = {"a", "b", "c", "d"};
+
+static void count_told(void *ctx, struct npk_array *a, enum npk_change what)
+{
+	(void)ctx;
+	(void)what;
+	seen[npk_array_name(a, NULL)[0] - 'a'].told++;
+}
+
+/* All rows of an array as bytes; false: there is no such array. */
+static bool rows_of(struct npk_store *s, const char *name, struct npk_text *out, uint64_t *number)
+{
+	struct npk_array *a;
+	struct npk_gen *g;
+	struct npk_err err;
+	uint8_t *rows;
+
+	*number = 0;
+	if (npk_array_get(&a, s, name, NULL) != 0)
+		return false;
+	T_CHECKF(npk_gen_get(&g, a, &err) == 0, "%s", err.msg);
+	*number = npk_gen_info(g)->number;
+	rows = malloc(npk_gen_info(g)->rows * 4 + 1);
+	T_CHECK(npk_gen_read_rows(g, 0, npk_gen_info(g)->rows, rows, NULL) == 0);
+	npk_text_add(out, rows, npk_gen_info(g)->rows * 4);
+	free(rows);
+	npk_gen_put(g);
+	npk_array_put(a);
+	return true;
+}
+
+static bool same_text(const struct npk_text *a, const struct npk_text *b)
+{
+	return a->len == b->len && (a->len == 0 || memcmp(a->p, b->p, a->len) == 0);
+}
+
+static void check_reader(struct npk_store *w, struct npk_store *r, uint64_t seed, int step)
+{
+	struct npk_err err;
+
+	T_CHECKF(
+		npk_store_refresh(r, count_told, NULL, &err) == 0, "seed %" PRIu64 " step %d: %s", seed, step, err.msg);
+	for (int i = 0; i < NAMES; i++) {
+		struct npk_text ours = {0}, theirs = {0};
+		uint64_t number, writers;
+		bool there = rows_of(w, names[i], &ours, &writers);
+
+		T_CHECKF(rows_of(r, names[i], &theirs, &number) == there && same_text(&ours, &theirs),
+			"seed %" PRIu64 " step %d: %s is another one", seed, step, names[i]);
+		if (seen[i].number && !seen[i].changed && !seen[i].renamed)
+			T_CHECKF(number == seen[i].number && seen[i].told == 0,
+				"seed %" PRIu64 " step %d: %s did not change: generation %" PRIu64 " is now %" PRIu64
+				", told %u times",
+				seed, step, names[i], seen[i].number, number, seen[i].told);
+		if (seen[i].number && number && !same_text(&seen[i].rows, &theirs))
+			T_CHECKF(number != seen[i].number && seen[i].told > 0,
+				"seed %" PRIu64 " step %d: %s changed, and nobody was told", seed, step, names[i]);
+		npk_text_fini(&seen[i].rows);
+		seen[i] = (struct seen){.number = number, .rows = theirs};
+		npk_text_fini(&ours);
+	}
+}
+
+/* *i becomes another array that changed, too; a sync changes file names only, of those that were made since the last. */
+static void change_something(struct npk_store *w, uint64_t *rnd, bool made[NAMES])
+{
+	int32_t rows[30];
+	int i = (int)(t_rand(rnd) % NAMES), k = (int)(t_rand(rnd) % NAMES);
+	const struct npk_shape shape = {1, {t_rand(rnd) % 20 + 10}};
+	struct npk_array *a = NULL;
+	int64_t at = (int64_t)(t_rand(rnd) % 5);
+	struct npk_err err = {0};
+	int rc = 0;
+
+	for (int j = 0; j < 30; j++)
+		rows[j] = (int32_t)t_rand(rnd);
+	if (npk_array_get(&a, w, names[i], NULL) != 0 || t_rand(rnd) % 8 == 0) {
+		rc = npk_store_save(w, names[i], NPK_I32, &shape, rows, &err);
+		made[i] = true;
+	} else {
+		switch (t_rand(rnd) % 8) {
+		case 0:
+		case 1:
+			rc = npk_array_append(a, rows, t_rand(rnd) % 20 + 1, &err);
+			break;
+		case 2:
+			rc = npk_array_drop(a, "0", NULL, &err);
+			break;
+		case 3:
+			rc = npk_array_replace(a, &at, 1, rows, 0, &err);
+			break;
+		case 4:
+			rc = npk_array_compact(a, &err);
+			made[i] = true;
+			break;
+		case 5:
+			rc = i == k ? -ENOENT : npk_store_rename(w, names[i], names[k], NPK_RENAME_EXCHANGE, &err);
+			if (rc == 0)
+				seen[k].changed = made[i] = made[k] = true;
+			break;
+		case 6:
+			rc = npk_store_remove(w, names[i], &err);
+			break;
+		default:
+			rc = npk_store_sync(w, &err);
+			for (int j = 0; j < NAMES; j++) {
+				seen[j].renamed |= made[j];
+				made[j] = false;
+			}
+			npk_array_put(a);
+			T_CHECKF(rc == 0, "%s", err.msg);
+			return;
+		}
+	}
+	T_CHECKF(rc == 0 || rc == -ERANGE || rc == -ENOENT, "%s", err.msg); /* no such row, or array, is no change */
+	if (rc == 0)
+		seen[i].changed = true;
+	npk_array_put(a);
+}
+
+/* What is added to the journal is applied by itself: arrays that did not change keep their generation, over a checkpoint too. */
+TEST(a_reader_follows_the_journal)
+{
+	const char *text = getenv("T_STATES");
+	uint64_t from = t_seed(), n = text ? strtoull(text, NULL, 0) / 100 + 1 : 20;
+
+	for (uint64_t seed = from; seed < from + n; seed++) {
+		const char *dir = mk_dir();
+		struct mk_array first[] = {an_array("a", first_rows, ROWS, 1000), an_array("b", first_rows, 5, 1001)};
+		struct npk_store *w, *r;
+		bool made[NAMES] = {0};
+		uint64_t rnd = seed;
+		struct npk_err err;
+
+		mk_store(dir, first, 2);
+		w = open_store(dir);
+		T_CHECK(npk_store_open(&r, dir, NPK_RDONLY, &err) == 0);
+		if (seed % 3 == 0) /* checkpoints that nobody asked for, which give no names */
+			T_CHECK(npk_store_set_checkpoints(w, 500, 0, &err) == 0);
+		for (int step = 0; step < 60; step++) {
+			if (t_rand(&rnd) % 3 == 0)
+				check_reader(w, r, seed, step);
+			change_something(w, &rnd, made);
+		}
+		check_reader(w, r, seed, 60);
+		T_CHECKF(npk_store_finish(w, &err) == 0, "%s", err.msg);
+		npk_store_close(r);
+		for (int i = 0; i < NAMES; i++)
+			npk_text_fini(&seen[i].rows);
+		memset(seen, 0, sizeof(seen));
+	}
 }
 
 T_MAIN()
