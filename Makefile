@@ -206,6 +206,7 @@ bench: all $(BENCH_BIN) $(VENV)/.ok ## ratios against named peers: a table, JSON
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
 	$(PY) tests/bench/bench.py --build $(B) --out build/bench $(BENCH_ARGS)
 	$(PY) tests/bench/bench_write.py --build $(B) --out build/bench $(BENCH_WRITE_ARGS)
+	$(PY) tests/bench/bench_python.py --build $(B) --out build/bench $(BENCH_PYTHON_ARGS)
 
 bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy and others
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-search.txt

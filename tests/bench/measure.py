@@ -19,8 +19,8 @@ class Failed(Exception):
 class Upstream:
     """A process with the real NumPack. peer() makes something that measure() can time."""
 
-    def __init__(self, script):
-        self.process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, script, *words):
+        self.process = subprocess.Popen([sys.executable, str(script), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
 
     def call(self, verb, repeat, *args):

@@ -1,0 +1,112 @@
+"""The Python package against the real NumPack, call by call, in one run: the same program in two processes that take turns.
+
+    bench_python.py --build build/release --out build/bench [--quick] [--only GROUP]
+
+Groups: read, write, batch, search. As bench.py: a row shows the median of the rounds' ratios, their least and greatest; the first
+row is what a call of Python costs by itself. The table goes to stdout, DIR gets bench_python.json.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+from measure import Table, Upstream, measure  # noqa: E402
+
+GROUPS = ("read", "write", "batch", "search")
+OURS = "numpackfs"
+
+
+class Bench:
+    def __init__(self, base, quick):
+        self.base, self.quick, self.rounds, self.table = base, quick, 3 if quick else 7, Table()
+        self.rows = 100_000 if quick else 1_000_000
+        rng = np.random.default_rng(0)
+        np.save(base / "x.npy", rng.random((self.rows, 10), "f4"))
+        np.save(base / "v.npy", rng.standard_normal((self.rows // 10, 128), "f4"))
+        self.workers = {module: Upstream(HERE / "python_worker.py", module) for module in (OURS, "numpack")}
+        for module, w in self.workers.items():
+            w.call("open", 1, str(base / f"{module}.npk"), str(base / "x.npy"))
+            w.call("vectors", 1, str(base / "v.npy"))
+
+    def close(self):
+        for w in self.workers.values():
+            w.close()
+
+    def row(self, group, what, verb, *args, before=None):
+        """`before`: what happens, untimed, before each single call."""
+        peers = {module: w.peer(verb, *args) for module, w in self.workers.items()}
+        prepare = {module: (lambda w=w: w.call(before, 1)) for module, w in self.workers.items()} if before else None
+        self.table.pair(group, what, measure(peers, self.rounds, prepare), OURS, "numpack")
+
+    def read(self):
+        self.table.heading(f"read: {self.rows:,} x 10 float32")
+        self.row("read", "has_array", "has_array")
+        self.row("read", "load", "load")
+        self.row("read", "load, lazy", "lazy")
+        self.row("read", "open, lazy load, close", "open_load_close")
+        for n in (100, 1000, 10000):
+            self.row("read", f"getitem of {n} rows", "getitem", n)
+        for n in (1000, 10000):
+            self.row("read", f"getitem of a slice of {n} rows", "slice", n)
+
+    def write(self):
+        self.table.heading(f"write: {self.rows:,} x 10 float32")
+        self.row("write", "save a new array", "save_new", before="unsave")
+        self.row("write", "append 100 rows", "append", 100)
+        for w in self.workers.values():
+            w.call("again", 1)
+        self.row("write", "replace 100 scattered rows", "replace", 100)
+        self.row("write", "drop 100 scattered rows", "drop", 100, before="again")
+        self.row("write", "update after dropping a tenth", "update", before="drop_tenth")
+        for w in self.workers.values():
+            w.call("again", 1)
+
+    def batch(self):
+        self.table.heading(f"batch: 100 times ten rows of {self.rows:,} x 10 float32")
+        for mode in ("replace", "batch_mode", "writable_batch_mode"):
+            self.row("batch", mode, "modify", mode)
+
+    def search(self):
+        n = self.rows // 10
+        self.table.heading(f"search: top 10 of {n:,} x 128 float32 in memory")
+        for metric in ("cosine", "l2", "dot"):
+            for queries in (1, 10):
+                self.row("search", f"{metric}, {queries} queries" if queries > 1 else f"{metric}, one query", "search", queries, metric)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--build", required=True, type=pathlib.Path)
+    p.add_argument("--out", required=True, type=pathlib.Path)
+    p.add_argument("--quick", action="store_true", help="3 rounds, a tenth of the rows")
+    p.add_argument("--only", choices=GROUPS, action="append", help="this group; may be repeated")
+    args = p.parse_args()
+    os.environ["LIBNUMPACK"] = str(args.build.resolve() / "libnumpack.so")
+    os.environ["PYTHONPATH"] = str(ROOT / "contrib" / "python")
+    args.out.mkdir(parents=True, exist_ok=True)
+    base = args.out.resolve() / f"work-python-{os.getpid()}"
+    base.mkdir()
+    try:
+        b = Bench(base, args.quick)
+        try:
+            for group in GROUPS:
+                if args.only is None or group in args.only:
+                    getattr(b, group)()
+        finally:
+            b.close()
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    result = {"rounds": b.rounds, "quick": args.quick, "rows": [vars(r) for r in b.table.rows]}
+    (args.out / "bench_python.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
