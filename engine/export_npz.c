@@ -1,6 +1,7 @@
 /* export_npz.c - .npz: a zip archive of .npy files (PKWARE's APPNOTE.TXT), written front to back. Every member has room for
  * 64-bit sizes. Where the file can seek, a member's sizes and CRC are put into its header when they are known; else they
  * follow it, which unzip and NumPy read as well. */
+#include "crc.h"
 #include "numpack.h"
 
 #include <errno.h>
@@ -160,7 +161,7 @@ static int deflate_some(struct npk_npz *z, const void *bytes, size_t len, int fl
 
 static int add_bytes(struct npk_npz *z, struct member *m, const void *bytes, size_t len, struct npk_err *err)
 {
-	m->crc = (uint32_t)crc32_z(m->crc, bytes, len);
+	m->crc = npki_crc32(m->crc, bytes, len);
 	m->size += len;
 	return z->level ? deflate_some(z, bytes, len, Z_NO_FLUSH, err) : write_fd(z, bytes, len, err);
 }

@@ -1,6 +1,7 @@
 /* import_npz.c - .npz: a zip archive of .npy files (PKWARE's APPNOTE.TXT; sizes and offsets may be of 64 bits). The list of
  * members at the end of the file is read first and checked as a whole: names, methods, sizes that cannot be, members that
  * lie on each other. Then each member streams, and its CRC is compared at its end. */
+#include "crc.h"
 #include "import.h"
 #include "wire.h"
 
@@ -365,7 +366,7 @@ static int pull(struct npk_source *src, void *out, size_t len, struct npk_err *e
 		rc = read_at(src, z->now->data + z->made, out, len, err);
 	if (rc != 0)
 		return rc;
-	z->crc = (uint32_t)crc32_z(z->crc, out, len);
+	z->crc = npki_crc32(z->crc, out, len);
 	z->made += len;
 	return 0;
 }

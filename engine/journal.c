@@ -3,29 +3,12 @@
 #include "io.h"
 
 #include <errno.h>
-#include <npkv.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static const char magic[8] = {'N', 'P', 'K', 'F', 'S', 'J', 0, 1};
 
 #define JOURNAL_MAX ((size_t)1 << 36)
-
-/* A wrong NPKV_LEVEL is told where a search is asked for; checksums work all the same. */
-static struct npkv_ops kernels;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void choose_kernels(void)
-{
-	npkv_init(&kernels, npkv_cpu());
-}
-
-uint32_t npki_crc32c(uint32_t crc, const void *buf, size_t len)
-{
-	pthread_once(&once, choose_kernels);
-	return kernels.crc32c(crc, buf, len);
-}
 
 void npki_put_u8(struct npk_text *t, uint8_t v)
 {

@@ -5,6 +5,7 @@
 #ifndef NPKI_JOURNAL_H
 #define NPKI_JOURNAL_H
 
+#include "crc.h"
 #include "numpack.h"
 #include "wire.h"
 
@@ -50,8 +51,6 @@ enum npki_cstep {
 	NPKI_C_UNLINK = 'u',
 	NPKI_C_HASH = 'h'
 };
-
-uint32_t npki_crc32c(uint32_t crc, const void *buf, size_t len);
 
 /* Writers of payload fields, into a text buffer. */
 void npki_put_u8(struct npk_text *t, uint8_t v);

@@ -2,6 +2,7 @@
  *
  * First the moment: the generation of each array is loaded and mapped, and counts when neither metadata nor journal changed
  * meanwhile. Then the bytes, from the mappings, which keep files alive that a compact or a save-over replaces. */
+#include "crc.h"
 #include "guard.h"
 #include "pkg.h"
 #include "pkg_io.h"
@@ -447,7 +448,7 @@ static int put_contents(struct packing *k, const struct part *p, bool compress, 
 		off += n;
 		if (rc != 0)
 			break;
-		*crc = (uint32_t)crc32_z(*crc, k->in, n);
+		*crc = npki_crc32(*crc, k->in, n);
 		if (!compress)
 			rc = put(k, k->in, n, err);
 		else if (k->how->codec == NPK_CODEC_ZSTD)

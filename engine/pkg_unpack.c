@@ -1,7 +1,9 @@
 /* pkg_unpack.c - npk_unpack(): a package as a directory, and npk_package_verify(), the same without a directory.
  *
- * One thread decodes the members, in the package's order, into a ring of blocks; the caller's thread computes checksums and
- * writes. The directory is made beside the target, checked, synced, and takes the target's place in one rename. */
+ * Members are shared out among lanes, the largest first. In each lane one thread decodes into a ring of blocks and another
+ * computes the checksum and writes; the caller's thread waits and tells the progress. The directory is made beside the target,
+ * checked, synced, and takes the target's place in one rename. */
+#include "crc.h"
 #include "meta.h"
 #include "pkg.h"
 #include "pkg_io.h"
@@ -13,167 +15,409 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #define BLOCKS 8
+#define LANES_MAX 4
+#define TELL_BYTES ((uint64_t)1 << 20) /* after which the caller's thread looks up */
 #define WRITE_BEHIND ((uint64_t)32 << 20)
 
-/* --- decoding --------------------------------------------------------------------------------------------------------- */
+/* What all lanes share. */
+struct unpacking {
+	struct npk_package *p;
+	int dirfd;                         /* -1: check only */
+	const struct npki_member **member; /* the largest first */
+	uint32_t *crc;                     /* of each member, in the package's order; each written by one lane */
+	_Atomic uint64_t next;             /* of `member`: not taken yet */
+	atomic_bool stop;
+	pthread_mutex_t lock;
+	pthread_cond_t told;
+	uint64_t done;      /* lock; bytes */
+	unsigned running;   /* lock; lanes */
+	int rc;             /* lock; of the first that failed */
+	struct npk_err err; /* lock; likewise */
+};
+
+static void set_failed(struct unpacking *u, int rc, const struct npk_err *err)
+{
+	pthread_mutex_lock(&u->lock);
+	if (u->rc == 0) {
+		u->rc = rc;
+		u->err = *err;
+	}
+	pthread_mutex_unlock(&u->lock);
+	atomic_store(&u->stop, true);
+}
+
+/* --- a lane: decoding ------------------------------------------------------------------------------------------------- */
 
 struct block {
-	const struct npki_member *m;
-	size_t len; /* 0: the member has ended */
-	int rc;     /* not 0: decoding has ended */
+	const struct npki_member *m; /* NULL: all members are taken */
+	size_t len;                  /* 0: the member has ended */
+	int rc;                      /* not 0: decoding has ended */
 	uint8_t bytes[NPKI_PKG_BLOCK];
 };
 
-struct pipe {
-	struct npk_package *p;
+struct lane {
+	struct unpacking *u;
 	struct npki_decoder *decoder;
 	struct block *block; /* BLOCKS of them */
-	pthread_t thread;
+	pthread_t decodes, writes;
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
 	uint64_t made, used; /* lock; blocks */
-	bool stop;           /* lock: the user wants no more */
+	bool stop;           /* lock: the writing thread wants no more */
 	struct npk_err err;  /* written before the block with its rc is made */
+
+	int fd; /* of the member that is being written; -1: none. From here on of the writing thread */
+	uint64_t at, begun;
+	uint32_t crc;
 };
 
 /* The next block to fill; NULL: nobody wants it. */
-static struct block *next_free(struct pipe *q)
+static struct block *next_free(struct lane *l)
 {
 	struct block *b;
 
-	pthread_mutex_lock(&q->lock);
-	while (q->made - q->used == BLOCKS && !q->stop)
-		pthread_cond_wait(&q->moved, &q->lock);
-	b = q->stop ? NULL : &q->block[q->made % BLOCKS];
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_lock(&l->lock);
+	while (l->made - l->used == BLOCKS && !l->stop)
+		pthread_cond_wait(&l->moved, &l->lock);
+	b = l->stop ? NULL : &l->block[l->made % BLOCKS];
+	pthread_mutex_unlock(&l->lock);
 	return b;
 }
 
-static void give(struct pipe *q)
+static void give(struct lane *l)
 {
-	pthread_mutex_lock(&q->lock);
-	q->made++;
-	pthread_cond_signal(&q->moved);
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_lock(&l->lock);
+	l->made++;
+	pthread_cond_signal(&l->moved);
+	pthread_mutex_unlock(&l->lock);
 }
 
-/* After the block that has an error, or the end of the last member, nothing follows. */
+/* False: nobody wants more. */
+static bool decode_member(struct lane *l, const struct npki_member *m)
+{
+	int rc = npki_decoder_start(l->decoder, m, &l->err);
+	struct block *b;
+
+	do {
+		b = next_free(l);
+		if (!b)
+			return false;
+		b->m = m;
+		b->len = 0;
+		b->rc = rc;
+		if (rc == 0)
+			b->rc = npki_decoder_read(l->decoder, b->bytes, sizeof(b->bytes), &b->len, &l->err);
+		rc = b->rc;
+		give(l);
+	} while (rc == 0 && b->len > 0);
+	return rc == 0;
+}
+
+/* After a block that has an error nothing follows. */
 static void *decode_all(void *ctx)
 {
-	struct pipe *q = ctx;
-	struct block *b = NULL;
+	struct lane *l = ctx;
+	struct unpacking *u = l->u;
+	struct block *b;
+	uint64_t i;
 
-	for (uint64_t i = 0; i < q->p->info.nfiles; i++) {
-		int rc = npki_decoder_start(q->decoder, &q->p->member[i], &q->err);
-
-		do {
-			b = next_free(q);
-			if (!b)
-				return NULL;
-			b->m = &q->p->member[i];
-			b->len = 0;
-			b->rc = rc;
-			if (rc == 0)
-				b->rc = npki_decoder_read(q->decoder, b->bytes, sizeof(b->bytes), &b->len, &q->err);
-			rc = b->rc;
-			give(q);
-			if (rc != 0)
-				return NULL;
-		} while (b->len > 0);
+	while ((i = atomic_fetch_add(&u->next, 1)) < u->p->info.nfiles)
+		if (!decode_member(l, u->member[i]))
+			return NULL;
+	b = next_free(l);
+	if (b) {
+		b->m = NULL;
+		b->rc = 0;
+		give(l);
 	}
 	return NULL;
 }
 
-static const struct block *next_made(struct pipe *q)
+static const struct block *next_made(struct lane *l)
 {
-	pthread_mutex_lock(&q->lock);
-	while (q->made == q->used)
-		pthread_cond_wait(&q->moved, &q->lock);
-	pthread_mutex_unlock(&q->lock);
-	return &q->block[q->used % BLOCKS];
+	pthread_mutex_lock(&l->lock);
+	while (l->made == l->used)
+		pthread_cond_wait(&l->moved, &l->lock);
+	pthread_mutex_unlock(&l->lock);
+	return &l->block[l->used % BLOCKS];
 }
 
-static void take_back(struct pipe *q)
+static void take_back(struct lane *l)
 {
-	pthread_mutex_lock(&q->lock);
-	q->used++;
-	pthread_cond_signal(&q->moved);
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_lock(&l->lock);
+	l->used++;
+	pthread_cond_signal(&l->moved);
+	pthread_mutex_unlock(&l->lock);
 }
 
-static int pipe_open(struct pipe *q, struct npk_package *p, struct npk_err *err)
-{
-	int rc;
-
-	*q = (struct pipe){.p = p, .block = malloc(BLOCKS * sizeof(*q->block))};
-	rc = q->block ? npki_decoder_open(&q->decoder, p, err) : npk_fail(err, ENOMEM, "no memory to unpack");
-	pthread_mutex_init(&q->lock, NULL);
-	pthread_cond_init(&q->moved, NULL);
-	if (rc == 0 && (rc = pthread_create(&q->thread, NULL, decode_all, q)) != 0)
-		rc = npk_fail(err, rc, "no thread to unpack: %s", strerror(rc));
-	if (rc != 0) {
-		npki_decoder_close(q->decoder);
-		free(q->block);
-		pthread_mutex_destroy(&q->lock);
-		pthread_cond_destroy(&q->moved);
-	}
-	return rc;
-}
-
-static void pipe_close(struct pipe *q)
-{
-	pthread_mutex_lock(&q->lock);
-	q->stop = true;
-	pthread_cond_signal(&q->moved);
-	pthread_mutex_unlock(&q->lock);
-	pthread_join(q->thread, NULL);
-	npki_decoder_close(q->decoder);
-	free(q->block);
-	pthread_mutex_destroy(&q->lock);
-	pthread_cond_destroy(&q->moved);
-}
-
-/* --- writing ---------------------------------------------------------------------------------------------------------- */
-
-struct unpacking {
-	struct npk_package *p;
-	struct npki_progress progress;
-	int dirfd; /* -1: check only */
-	int fd;    /* of the member that is being written; -1: none */
-	uint64_t at, begun;
-	uint32_t crc; /* of the member */
-	struct npki_package_crc all;
-};
+/* --- a lane: writing -------------------------------------------------------------------------------------------------- */
 
 static int io_fail(const char *name, struct npk_err *err)
 {
 	return npk_fail(err, errno, "%.300s: %s", name, strerror(errno));
 }
 
-static int begin_member(struct unpacking *u, const struct npki_member *m, struct npk_err *err)
+static int begin_member(struct lane *l, const struct npki_member *m, struct npk_err *err)
 {
-	u->at = u->begun = 0;
-	u->crc = 0;
-	if (u->dirfd < 0)
+	l->at = l->begun = 0;
+	l->crc = 0;
+	if (l->u->dirfd < 0)
 		return 0;
-	u->fd = openat(u->dirfd, m->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-	return u->fd < 0 ? io_fail(m->name, err) : 0;
+	l->fd = openat(l->u->dirfd, m->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+	return l->fd < 0 ? io_fail(m->name, err) : 0;
+}
+
+static void begin_writeback(struct lane *l)
+{
+	sync_file_range(l->fd, (off_t)l->begun, (off_t)(l->at - l->begun), SYNC_FILE_RANGE_WRITE); /* a hint */
+	l->begun = l->at;
 }
 
 /* Closed files are synced when the package turned out to be whole. */
-static void end_member(struct unpacking *u)
+static void end_member(struct lane *l, const struct npki_member *m)
 {
-	npki_package_crc_add(&u->all, u->crc, u->at);
-	if (u->fd >= 0)
-		close(u->fd);
-	u->fd = -1;
+	l->u->crc[m - l->u->p->member] = l->crc;
+	if (l->fd < 0)
+		return;
+	begin_writeback(l);
+	close(l->fd);
+	l->fd = -1;
+}
+
+static int put(struct lane *l, const struct npki_member *m, const uint8_t *bytes, size_t len, struct npk_err *err)
+{
+	l->crc = npki_crc32(l->crc, bytes, len);
+	for (ssize_t n; l->fd >= 0 && len > 0; bytes += n, len -= (size_t)n, l->at += (uint64_t)n) {
+		n = write(l->fd, bytes, len);
+		if (n < 0 && errno == EINTR)
+			n = 0;
+		if (n < 0)
+			return io_fail(m->name, err);
+	}
+	if (l->fd >= 0 && l->at > l->begun + WRITE_BEHIND)
+		begin_writeback(l);
+	return 0;
+}
+
+static void tell(struct unpacking *u, uint64_t bytes)
+{
+	uint64_t before;
+
+	pthread_mutex_lock(&u->lock);
+	before = u->done;
+	u->done += bytes;
+	if (before / TELL_BYTES != u->done / TELL_BYTES)
+		pthread_cond_signal(&u->told);
+	pthread_mutex_unlock(&u->lock);
+}
+
+/* One block; *more is false behind the last one. */
+static int take_block(struct lane *l, const struct npki_member **now, bool *more, struct npk_err *err)
+{
+	const struct block *b = next_made(l);
+	int rc = b->rc;
+
+	*more = b->m != NULL;
+	if (rc != 0)
+		*err = l->err;
+	else if (b->m && b->m != *now)
+		rc = begin_member(l, b->m, err);
+	*now = b->m;
+	if (rc == 0 && b->m)
+		rc = put(l, b->m, b->bytes, b->len, err);
+	if (rc == 0 && b->m && b->len == 0)
+		end_member(l, b->m);
+	if (rc == 0 && b->m)
+		tell(l->u, b->len);
+	take_back(l);
+	return rc;
+}
+
+static void want_no_more(struct lane *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->stop = true;
+	pthread_cond_signal(&l->moved);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void *write_all(void *ctx)
+{
+	struct lane *l = ctx;
+	struct unpacking *u = l->u;
+	const struct npki_member *now = NULL;
+	struct npk_err err;
+	bool more = true;
+	int rc = 0;
+
+	while (rc == 0 && more && !atomic_load(&u->stop))
+		rc = take_block(l, &now, &more, &err);
+	if (rc != 0)
+		set_failed(u, rc, &err);
+	want_no_more(l);
+	if (l->fd >= 0)
+		close(l->fd);
+	l->fd = -1;
+	pthread_mutex_lock(&u->lock);
+	u->running--;
+	pthread_cond_signal(&u->told);
+	pthread_mutex_unlock(&u->lock);
+	return NULL;
+}
+
+/* --- all lanes -------------------------------------------------------------------------------------------------------- */
+
+static void lane_free(struct lane *l)
+{
+	npki_decoder_close(l->decoder);
+	free(l->block);
+	pthread_mutex_destroy(&l->lock);
+	pthread_cond_destroy(&l->moved);
+}
+
+static int no_thread(int code, struct npk_err *err)
+{
+	return npk_fail(err, code, "no thread to unpack: %s", strerror(code));
+}
+
+static int lane_start(struct lane *l, struct unpacking *u, struct npk_err *err)
+{
+	int rc;
+
+	*l = (struct lane){.u = u, .fd = -1, .block = malloc(BLOCKS * sizeof(*l->block))};
+	rc = l->block ? npki_decoder_open(&l->decoder, u->p, err) : npk_fail(err, ENOMEM, "no memory to unpack");
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->moved, NULL);
+	if (rc == 0 && (rc = pthread_create(&l->decodes, NULL, decode_all, l)) != 0) {
+		rc = no_thread(rc, err);
+	} else if (rc == 0 && (rc = pthread_create(&l->writes, NULL, write_all, l)) != 0) {
+		rc = no_thread(rc, err);
+		want_no_more(l);
+		pthread_join(l->decodes, NULL);
+	}
+	if (rc != 0)
+		lane_free(l);
+	return rc;
+}
+
+static void lane_join(struct lane *l)
+{
+	pthread_join(l->writes, NULL);
+	pthread_join(l->decodes, NULL);
+	lane_free(l);
+}
+
+/* Until all lanes have ended. The caller's thread is the one that asks; its wish to stop is theirs. */
+static void watch(struct unpacking *u, struct npki_progress *progress)
+{
+	struct npk_err err;
+	uint64_t bytes;
+	bool running;
+
+	do {
+		pthread_mutex_lock(&u->lock);
+		while (u->running > 0 && u->done / TELL_BYTES == progress->done / TELL_BYTES)
+			pthread_cond_wait(&u->told, &u->lock);
+		bytes = u->done - progress->done;
+		running = u->running > 0;
+		pthread_mutex_unlock(&u->lock);
+		if (atomic_load(&u->stop))
+			progress->done += bytes;
+		else if (npki_progress_add(progress, bytes, &err) != 0)
+			set_failed(u, -ECANCELED, &err);
+	} while (running);
+}
+
+static unsigned count_lanes(uint64_t nmembers)
+{
+	cpu_set_t cpus;
+	unsigned n = LANES_MAX;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && (unsigned)CPU_COUNT(&cpus) < n)
+		n = (unsigned)CPU_COUNT(&cpus);
+	return nmembers < n ? (unsigned)nmembers : n;
+}
+
+static void run_lanes(struct unpacking *u, struct npki_progress *progress)
+{
+	struct lane lane[LANES_MAX];
+	struct npk_err err;
+	unsigned n = count_lanes(u->p->info.nfiles), started = 0;
+	int rc = 0;
+
+	u->running = n; /* no thread looks at it yet */
+	while (started < n && (rc = lane_start(&lane[started], u, &err)) == 0)
+		started++;
+	if (rc != 0) {
+		set_failed(u, rc, &err);
+		pthread_mutex_lock(&u->lock);
+		u->running -= n - started;
+		pthread_mutex_unlock(&u->lock);
+	}
+	watch(u, progress);
+	for (unsigned i = 0; i < started; i++)
+		lane_join(&lane[i]);
+}
+
+static int by_size(const void *x, const void *y)
+{
+	const struct npki_member *a = *(const struct npki_member *const *)x, *b = *(const struct npki_member *const *)y;
+
+	if (a->original != b->original)
+		return a->original < b->original ? 1 : -1;
+	return a < b ? -1 : 1;
+}
+
+/* What the package's end says of all contents together. */
+static int check_sum(const struct unpacking *u, struct npk_err *err)
+{
+	const struct npk_package *p = u->p;
+	struct npki_package_crc all = {p->info.version, 0};
+
+	for (uint64_t i = 0; i < p->info.nfiles; i++)
+		npki_package_crc_add(&all, u->crc[i], p->member[i].original);
+	if (all.crc == p->crc)
+		return 0;
+	return npk_fail(err, EUCLEAN, "%.200s: byte %" PRIu64 ": checksum %08" PRIx32 ", the contents have %08" PRIx32,
+		p->path, (uint64_t)p->st.st_size - 4, p->crc, all.crc);
+}
+
+/* All members, into files of `dirfd` unless that is -1, and the checksum unless `no_verify`. */
+static int unpack_members(
+	struct npk_package *p, int dirfd, struct npki_progress progress, bool no_verify, struct npk_err *err)
+{
+	struct unpacking u = {.p = p, .dirfd = dirfd};
+	uint64_t n = p->info.nfiles;
+
+	progress.all = p->info.original_bytes;
+	u.member = calloc(n + 1, sizeof(struct npki_member *));
+	u.crc = calloc(n + 1, sizeof(*u.crc));
+	pthread_mutex_init(&u.lock, NULL);
+	pthread_cond_init(&u.told, NULL);
+	if (u.member && u.crc) {
+		for (uint64_t i = 0; i < n; i++)
+			u.member[i] = &p->member[i];
+		qsort(u.member, n, sizeof(struct npki_member *), by_size);
+		run_lanes(&u, &progress);
+	} else {
+		u.rc = npk_fail(&u.err, ENOMEM, "no memory to unpack");
+	}
+	if (u.rc == 0 && !no_verify)
+		u.rc = check_sum(&u, &u.err);
+	if (u.rc != 0 && err)
+		*err = u.err;
+	free(u.member);
+	free(u.crc);
+	pthread_mutex_destroy(&u.lock);
+	pthread_cond_destroy(&u.told);
+	return u.rc;
 }
 
 static int sync_members(const struct npk_package *p, int dirfd, struct npk_err *err)
@@ -185,71 +429,10 @@ static int sync_members(const struct npk_package *p, int dirfd, struct npk_err *
 	return rc == 0 ? npki_sync_dir(dirfd, err) : rc;
 }
 
-static int put(struct unpacking *u, const struct npki_member *m, const uint8_t *bytes, size_t len, struct npk_err *err)
-{
-	u->crc = (uint32_t)crc32_z(u->crc, bytes, len);
-	for (ssize_t n; u->fd >= 0 && len > 0; bytes += n, len -= (size_t)n, u->at += (uint64_t)n) {
-		n = write(u->fd, bytes, len);
-		if (n < 0 && errno == EINTR)
-			n = 0;
-		if (n < 0)
-			return io_fail(m->name, err);
-	}
-	u->at += len; /* of a check */
-	if (u->fd >= 0 && u->at > u->begun + WRITE_BEHIND) {
-		sync_file_range(u->fd, (off_t)u->begun, (off_t)(u->at - u->begun), SYNC_FILE_RANGE_WRITE); /* a hint */
-		u->begun = u->at;
-	}
-	return 0;
-}
-
-/* All members, and the checksum unless `no_verify`. */
-static int unpack_members(struct unpacking *u, bool no_verify, struct npk_err *err)
-{
-	const struct npki_member *now = NULL;
-	struct pipe q;
-	int rc = pipe_open(&q, u->p, err);
-
-	if (rc != 0)
-		return rc;
-	for (uint64_t ended = 0; ended < u->p->info.nfiles && rc == 0; take_back(&q)) {
-		const struct block *b = next_made(&q);
-
-		if (b->rc != 0) {
-			rc = b->rc;
-			if (err)
-				*err = q.err;
-			break;
-		}
-		if (b->m != now)
-			rc = begin_member(u, b->m, err);
-		now = b->m;
-		if (rc == 0)
-			rc = put(u, now, b->bytes, b->len, err);
-		if (rc == 0 && b->len == 0) {
-			end_member(u);
-			ended++;
-		}
-		if (rc == 0)
-			rc = npki_progress_add(&u->progress, b->len, err);
-	}
-	pipe_close(&q);
-	if (u->fd >= 0)
-		close(u->fd);
-	u->fd = -1;
-	if (rc == 0 && !no_verify && u->all.crc != u->p->crc)
-		rc = npk_fail(err, EUCLEAN,
-			"%.200s: byte %" PRIu64 ": checksum %08" PRIx32 ", the contents have %08" PRIx32, u->p->path,
-			(uint64_t)u->p->st.st_size - 4, u->p->crc, u->all.crc);
-	return rc;
-}
-
 int npk_package_verify(struct npk_package *p, bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all),
 	void *ctx, struct npk_err *err)
 {
-	struct unpacking u = {p, {progress, ctx, 0, p->info.original_bytes}, -1, -1, 0, 0, 0, {p->info.version, 0}};
-
-	return unpack_members(&u, false, err);
+	return unpack_members(p, -1, (struct npki_progress){progress, ctx, 0, 0}, false, err);
 }
 
 /* --- the directory ---------------------------------------------------------------------------------------------------- */
@@ -402,18 +585,17 @@ static int check_target(const struct npki_beside *b, bool last, int *lock, struc
 static int unpack_beside(
 	struct npk_package *p, struct npki_beside *b, const struct npk_unpack *how, struct npk_err *err)
 {
-	struct unpacking u = {
-		p, {how->progress, how->ctx, 0, p->info.original_bytes}, -1, -1, 0, 0, 0, {p->info.version, 0}};
-	int rc = npki_beside_dir(b, &u.dirfd, err);
+	struct npki_progress progress = {how->progress, how->ctx, 0, 0};
+	int dirfd, rc = npki_beside_dir(b, &dirfd, err);
 
 	if (rc != 0)
 		return rc;
-	rc = check_room(p, u.dirfd, err);
+	rc = check_room(p, dirfd, err);
 	if (rc == 0)
-		rc = unpack_members(&u, how->no_verify, err);
+		rc = unpack_members(p, dirfd, progress, how->no_verify, err);
 	if (rc == 0)
-		rc = sync_members(p, u.dirfd, err);
-	close(u.dirfd);
+		rc = sync_members(p, dirfd, err);
+	close(dirfd);
 	return rc;
 }
 

@@ -27,6 +27,8 @@ unsigned npkv_cpu(void)
 		return 0;
 	if (c1 & bit_SSE4_2)
 		have |= NPKV_SSE42;
+	if (c1 & bit_PCLMUL)
+		have |= NPKV_CLMUL;
 	if ((c1 & avx2_bits) != avx2_bits || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
 		return have;
 	saved = saved_registers();
@@ -79,6 +81,8 @@ void npkv_init(struct npkv_ops *o, unsigned cpu)
 #if defined(__x86_64__)
 	if (cpu & NPKV_SSE42)
 		npkv_init_sse42(o);
+	if (cpu & NPKV_CLMUL)
+		npkv_init_clmul(o);
 	if (cpu & NPKV_AVX2)
 		npkv_init_avx2(o);
 	if (!(~cpu & (NPKV_AVX2 | NPKV_AVX512))) {
@@ -108,8 +112,8 @@ static const struct level {
 	unsigned needs, allows;
 } levels[] = {
 	/* best first */
-	{"avx512", NPKV_AVX512, NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
-	{"avx2", NPKV_AVX2, NPKV_SSE42 | NPKV_AVX2},
+	{"avx512", NPKV_AVX512, NPKV_SSE42 | NPKV_CLMUL | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
+	{"avx2", NPKV_AVX2, NPKV_SSE42 | NPKV_CLMUL | NPKV_AVX2},
 	{"sve", NPKV_SVE, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE},
 	{"neon", NPKV_NEON, NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC},
 	{"scalar", 0, 0},

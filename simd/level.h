@@ -16,6 +16,7 @@ enum {
 extern const struct npkv_ops npkv_scalar;
 
 void npkv_init_sse42(struct npkv_ops *o);
+void npkv_init_clmul(struct npkv_ops *o);
 void npkv_init_avx2(struct npkv_ops *o);
 void npkv_init_avx512(struct npkv_ops *o);
 void npkv_init_vnni(struct npkv_ops *o);

@@ -57,6 +57,7 @@ enum {
 	NPKV_AVX512 = 1u << 2,  /* F, BW, DQ, VL; implies NPKV_AVX2 */
 	NPKV_VNNI = 1u << 3,    /* AVX512_VNNI */
 	NPKV_VPOPCNT = 1u << 4, /* AVX512_VPOPCNTDQ */
+	NPKV_CLMUL = 1u << 5,   /* carry-less products, with SSE2 */
 	NPKV_NEON = 1u << 8,
 	NPKV_DOTPROD = 1u << 9, /* SDOT, UDOT */
 	NPKV_ARMCRC = 1u << 10,
@@ -122,8 +123,12 @@ struct npkv_ops {
 	struct npkv_hit *(*sift_tile)(const float *c, const float *nx, size_t nrows, size_t width, size_t lanes,
 		const float *u, const float *w, struct npkv_hit base, struct npkv_hit *out);
 
-	uint32_t (*crc32c)(uint32_t crc, const void *buf, size_t len);
+	uint32_t (*crc32c)(uint32_t crc, const void *buf, size_t len); /* of RFC 3720 */
+	uint32_t (*crc32)(
+		uint32_t crc, const void *buf, size_t len); /* of zlib; slower than zlib without NPKV_HAS_CRC32 */
 };
+
+#define NPKV_HAS_CRC32 (NPKV_CLMUL | NPKV_ARMCRC) /* one of these makes crc32 fast */
 
 unsigned npkv_cpu(void);                          /* what this CPU and its kernel offer */
 void npkv_init(struct npkv_ops *o, unsigned cpu); /* cpu: npkv_cpu() or a subset of it */

@@ -17,6 +17,7 @@ VPOPCNT_FLAGS := -DSIMDE_ENABLE_NATIVE_ALIASES -include simde/x86/avx512/popcnt.
 endif
 ifeq ($(simd_arch),x86_64)
 $(call simd_obj,crc_x86): ARCH_FLAGS = $(SIMD_FLAGS) -msse4.2
+$(call simd_obj,crc_clmul): ARCH_FLAGS = $(SIMD_FLAGS) -mpclmul
 $(call simd_obj,avx2): ARCH_FLAGS = $(SIMD_FLAGS) -mavx2 -mfma -mf16c
 $(call simd_obj,avx512): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS)
 $(call simd_obj,avx512_vnni): ARCH_FLAGS = $(SIMD_FLAGS) $(AVX512_FLAGS) $(VNNI_FLAGS)

@@ -289,6 +289,19 @@ static struct npkv_hit *sift_tile(const float *c, const float *nx, size_t nrows,
 }
 
 /* Four bits at a time: 64 bytes of table, and a journal on a CPU without the instruction is rare. */
+static uint32_t crc_by(const uint32_t table[16], uint32_t crc, const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+
+	crc = ~crc;
+	for (size_t i = 0; i < len; i++) {
+		crc ^= p[i];
+		crc = crc >> 4 ^ table[crc & 15];
+		crc = crc >> 4 ^ table[crc & 15];
+	}
+	return ~crc;
+}
+
 static uint32_t crc32c(uint32_t crc, const void *buf, size_t len)
 {
 	static const uint32_t table[16] = {
@@ -309,15 +322,32 @@ static uint32_t crc32c(uint32_t crc, const void *buf, size_t len)
 		0xe330a81a,
 		0xf36e6f75,
 	};
-	const uint8_t *p = buf;
 
-	crc = ~crc;
-	for (size_t i = 0; i < len; i++) {
-		crc ^= p[i];
-		crc = crc >> 4 ^ table[crc & 15];
-		crc = crc >> 4 ^ table[crc & 15];
-	}
-	return ~crc;
+	return crc_by(table, crc, buf, len);
+}
+
+static uint32_t crc32(uint32_t crc, const void *buf, size_t len)
+{
+	static const uint32_t table[16] = {
+		0x00000000,
+		0x1db71064,
+		0x3b6e20c8,
+		0x26d930ac,
+		0x76dc4190,
+		0x6b6b51f4,
+		0x4db26158,
+		0x5005713c,
+		0xedb88320,
+		0xf00f9344,
+		0xd6d6a3e8,
+		0xcb61b38c,
+		0x9b64c2b0,
+		0x86d3d2d4,
+		0xa00ae278,
+		0xbdbdf21c,
+	};
+
+	return crc_by(table, crc, buf, len);
 }
 
 const struct npkv_ops npkv_scalar = {
@@ -341,4 +371,5 @@ const struct npkv_ops npkv_scalar = {
 	.sift_rows = sift_rows,
 	.sift_tile = sift_tile,
 	.crc32c = crc32c,
+	.crc32 = crc32,
 };

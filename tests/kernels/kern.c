@@ -20,9 +20,9 @@ size_t k_levels(struct k_level *out)
 	} steps[K_LEVELS_MAX] = {
 		{"scalar", 0},
 		{"sse4.2", NPKV_SSE42},
-		{"avx2", NPKV_SSE42 | NPKV_AVX2},
-		{"avx512", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512},
-		{"avx512+", NPKV_SSE42 | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
+		{"avx2", NPKV_SSE42 | NPKV_CLMUL | NPKV_AVX2},
+		{"avx512", NPKV_SSE42 | NPKV_CLMUL | NPKV_AVX2 | NPKV_AVX512},
+		{"avx512+", NPKV_SSE42 | NPKV_CLMUL | NPKV_AVX2 | NPKV_AVX512 | NPKV_VNNI | NPKV_VPOPCNT},
 		{"neon", NPKV_NEON},
 		{"neon+", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC},
 		{"sve", NPKV_NEON | NPKV_DOTPROD | NPKV_ARMCRC | NPKV_SVE},

@@ -49,7 +49,7 @@ unsigned k_failures(void);
 
 void check_one(const struct k_level *l); /* single-query kernels */
 void check_tiles(const struct k_level *l);
-void check_convert(const struct k_level *l); /* widening, logs, norms, comparisons, crc32c */
+void check_convert(const struct k_level *l); /* widening, logs, norms, comparisons, checksums */
 void check_pairs(const struct k_level *l);   /* npkv_pair(): values, and the same on every level */
 void check_search(const struct k_level *l);  /* scan and limits against sorting all scores */
 void check_plans(const struct k_level *l);   /* what is refused */
