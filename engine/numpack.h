@@ -632,7 +632,7 @@ struct npk_pack { /* zeroed: as NumPack's pack() */
 	enum npk_codec codec;
 	int level;        /* of zstd 1 to 19, of zlib 1 to 9; 0: 3 of zstd, 6 of zlib */
 	unsigned version; /* 0 or 2: what NumPack writes; 1: what its documents describe */
-	unsigned threads; /* that zstd compresses with; 0: one per CPU, at most 16 */
+	unsigned threads; /* that compress; 0: one per CPU, at most 16. zlib shares out arrays of up to 1 MiB only */
 	bool overwrite;   /* replace a file `target` */
 	/* Called now and then by the calling thread; false ends the call with -ECANCELED. NULL: nobody asks. */
 	bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all);

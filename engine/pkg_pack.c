@@ -1,322 +1,44 @@
-/* pkg_pack.c - npk_pack(): a store at one moment as one file.
- *
- * First the moment: the generation of each array is loaded and mapped, and counts when neither metadata nor journal changed
- * meanwhile. Then the bytes, from the mappings, which keep files alive that a compact or a save-over replaces. */
+/* pkg_pack.c - npk_pack(): a store at one moment (pkg_moment.h) as one file. Small parts are compressed by threads of their own,
+ * a part each (pkg_small.h), large ones one after the other, in pieces, by zstd's threads. */
 #include "crc.h"
-#include "guard.h"
 #include "pkg.h"
 #include "pkg_io.h"
-#include "rows.h"
-#include "writer.h"
+#include "pkg_moment.h"
+#include "pkg_small.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <sched.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
-#define TRIES 200              /* to find the store at rest, a millisecond apart */
 #define THREADS_MAX 16         /* that compress */
 #define JOBS_BYTES (16u << 20) /* that zstd's threads hold together */
 #define JOB_MOST (4u << 20)
 #define JOB_LEAST (512u << 10)
 #define WRITE_BEHIND ((uint64_t)32 << 20) /* bytes after which the disk begins */
 
-/* --- the moment ------------------------------------------------------------------------------------------------------- */
-
-/* One file of the package to be. */
-struct part {
-	char *name;
-	uint64_t len;
-	struct npk_gen *g; /* counted; NULL: the metadata */
-	bool bitmap;
-};
-
-struct moment {
-	struct part *part; /* sorted by name */
-	size_t n;
-	struct npk_text meta;
-	uint64_t bytes;
-};
-
-static void moment_fini(struct moment *m)
-{
-	for (size_t i = 0; i < m->n; i++) {
-		free(m->part[i].name);
-		npk_gen_put(m->part[i].g);
-	}
-	free(m->part);
-	npk_text_fini(&m->meta);
-	*m = (struct moment){0};
-}
-
-/* data_<name>.npkd and its like. */
-static int add_part(struct moment *m, const char *before, const char *name, const char *after, struct npk_gen *g,
-	uint64_t len, struct npk_err *err)
-{
-	struct part *p = &m->part[m->n];
-
-	*p = (struct part){.len = len, .g = g ? npk_gen_ref(g) : NULL};
-	m->n++;
-	m->bytes += len;
-	if (asprintf(&p->name, "%s%s%s", before, name, after) >= 0)
-		return 0;
-	p->name = NULL;
-	return npk_fail(err, ENOMEM, "no memory for a package's list of files");
-}
-
-static int add_array(struct moment *m, struct npk_array *a, struct npk_err *err)
-{
-	const struct npk_gen_info *info;
-	struct npk_shape physical;
-	struct npk_gen *g = NULL;
-	char file[NAME_MAX + 1];
-	int rc;
-
-	if (snprintf(file, sizeof(file), "data_%s.npkd", a->name) >= (int)sizeof(file) || strchr(a->name, '/'))
-		return npk_fail(err, EINVAL, "array '%.200s': a package cannot hold a name that %s", a->name,
-			strchr(a->name, '/') ? "has a '/'" : "is so long");
-	rc = npk_gen_get(&g, a, err);
-	if (rc == 0)
-		rc = npk_gen_map(g, err);
-	if (rc == 0)
-		rc = add_part(m, "", file, "", g, g ? g->info.slots * g->info.row_bytes : 0, err);
-	if (rc == 0 && g->live) {
-		rc = add_part(m, "deleted_", a->name, ".npkb", g, 16 + (g->info.slots + 63) / 64 * 8, err);
-		m->part[m->n - 1].bitmap = true;
-	}
-	if (rc == 0) {
-		info = &g->info;
-		physical = info->shape;
-		if (physical.ndim)
-			physical.dim[0] = info->slots;
-		npki_meta_write_entry(&m->meta, a->name, a->name_len, info->dtype, &physical, file, info->mtime_us,
-			info->slots * info->row_bytes);
-	}
-	npk_gen_put(g);
-	return rc;
-}
-
-static int by_name(const void *x, const void *y)
-{
-	return strcmp(((const struct part *)x)->name, ((const struct part *)y)->name);
-}
-
-/* The metadata's head has the sum of the sizes, which comes after the entries. */
-static int add_meta(struct moment *m, uint64_t data_bytes, uint32_t narrays, struct npk_err *err)
-{
-	struct npk_text t = {0};
-
-	npki_meta_write_head(&t, data_bytes, narrays);
-	npk_text_add(&t, m->meta.p, m->meta.len);
-	t.bad |= m->meta.bad;
-	npk_text_fini(&m->meta);
-	m->meta = t;
-	return t.bad ? npk_fail(err, ENOMEM, "no memory for a package's metadata")
-		     : add_part(m, NPKI_META_FILE, "", "", NULL, t.len, err);
-}
-
-static int gather(struct npk_store *s, struct moment *m, struct npk_err *err)
-{
-	struct npk_array **list;
-	uint64_t data_bytes = 0;
-	size_t n;
-	int rc = npk_store_list(s, &list, &n, err);
-
-	if (rc != 0)
-		return rc;
-	m->part = calloc(2 * n + 1, sizeof(*m->part));
-	if (!m->part)
-		rc = npk_fail(err, ENOMEM, "no memory for a package's list of files");
-	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = add_array(m, list[i], err);
-	for (size_t i = 0; i < m->n; i++)
-		data_bytes += m->part[i].bitmap ? 0 : m->part[i].len;
-	if (rc == 0)
-		rc = add_meta(m, data_bytes, (uint32_t)n, err);
-	if (rc == 0)
-		qsort(m->part, m->n, sizeof(*m->part), by_name);
-	npk_store_list_free(list, n);
-	return rc;
-}
-
-/* Whether the disk still says what the table was made of. Records that were added to the journal meanwhile are of a later
- * moment: they matter (`exactly`) only to who could not load what the earlier ones say. */
-static bool at_rest(struct npk_store *s, bool exactly)
-{
-	struct npki_file_id meta, journal;
-	bool same;
-
-	if (npki_stat_file(s->dirfd, NPKI_META_FILE, &meta, NULL) != 0 ||
-		npki_stat_file(s->dirfd, NPKI_JOURNAL, &journal, NULL) != 0)
-		return false;
-	pthread_rwlock_rdlock(&s->table_lock);
-	if (exactly || !s->journal_id.exists || !journal.exists)
-		same = npki_file_id_same(&journal, &s->journal_id);
-	else
-		same = journal.ino == s->journal_id.ino && journal.dev == s->journal_id.dev;
-	same = same && npki_file_id_same(&meta, &s->meta_id);
-	pthread_rwlock_unlock(&s->table_lock);
-	return same;
-}
-
-/* Of a store that this process writes: no change begins while the lock is held. */
-static int gather_ours(struct npk_store *s, struct moment *m, bool *ours, struct npk_err *err)
-{
-	int rc = 0;
-
-	*ours = false;
-	if (!s->writer)
-		return 0;
-	pthread_mutex_lock(&s->writer->lock);
-	*ours = s->writer->jfd >= 0;
-	if (*ours)
-		rc = gather(s, m, err);
-	pthread_mutex_unlock(&s->writer->lock);
-	return rc;
-}
-
-/* Another look at the directory: what this process knows of it may be older, and stays as it is. */
-static int open_again(struct npk_store *s, struct npk_store **out, struct npk_err *err)
-{
-	struct stat here, there;
-	char path[32];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", s->dirfd); /* when its name has become another's */
-	if (fstat(s->dirfd, &here) != 0)
-		return npk_fail(err, errno, "%.300s: %s", s->path, strerror(errno));
-	if (stat(s->path, &there) == 0 && there.st_ino == here.st_ino && there.st_dev == here.st_dev)
-		return npk_store_open(out, s->path, NPK_RDONLY, err);
-	return npk_store_open(out, path, NPK_RDONLY, err);
-}
-
-/* What is not in a damaged list of arrays would be lost. */
-static int gather_all(struct npk_store *s, struct moment *m, struct npk_err *err)
-{
-	struct npk_store_info info;
-
-	npk_store_info(s, &info);
-	if (info.read_only)
-		return npk_fail(err, EUCLEAN, "%.200s: the list of arrays is damaged: %.250s", s->path, info.why);
-	return gather(s, m, err);
-}
-
-static int take_moment(struct npk_store *s, struct moment *m, struct npk_err *err)
-{
-	struct npk_store *again;
-	bool ours, rest = false;
-	int rc = gather_ours(s, m, &ours, err);
-
-	for (int i = 0; i < TRIES && !ours && !rest; i++) {
-		if (i > 0)
-			usleep(1000);
-		moment_fini(m);
-		rc = open_again(s, &again, err);
-		if (rc != 0)
-			continue;
-		rc = gather_all(again, m, err);
-		rest = again->packed || at_rest(again, rc != 0);
-		npk_store_close(again); /* generations live on */
-	}
-	if (rc == 0 && !ours && !rest)
-		rc = npk_fail(err, EBUSY, "%.300s: changes faster than it can be read", s->path);
-	if (rc != 0)
-		moment_fini(m);
-	return rc;
-}
-
-/* --- reading a part --------------------------------------------------------------------------------------------------- */
-
-struct data_read {
-	const struct npk_gen *g;
-	uint64_t off;
-	uint8_t *out;
-	size_t len;
-};
-
-/* Pages that were read are let go: a store larger than the memory passes through, and is counted to nobody. */
-static void let_go(const uint8_t *from, size_t len)
-{
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)from & -page;
-
-	madvise((void *)first, ((uintptr_t)from + len) / page * page - first, MADV_DONTNEED); /* a hint */
-}
-
-static void copy_data(void *ctx)
-{
-	struct data_read *r = ctx;
-	uint64_t row_bytes = r->g->info.row_bytes;
-
-	while (r->len > 0) {
-		uint64_t together, in_slot = r->off % row_bytes;
-		const uint8_t *from = npki_slot_at(r->g, r->off / row_bytes, &together) + in_slot;
-		size_t n = together * row_bytes - in_slot < r->len ? (size_t)(together * row_bytes - in_slot) : r->len;
-
-		memcpy(r->out, from, n);
-		let_go(from, n);
-		r->out += n;
-		r->off += n;
-		r->len -= n;
-	}
-}
-
-static void copy_bitmap(const struct npki_rowmap *live, uint64_t off, uint8_t *out, size_t len)
-{
-	uint64_t head[2] = {live->nslots, live->nslots - live->nlive};
-
-	while (len > 0) {
-		const uint8_t *from = (const uint8_t *)head + off;
-		size_t n = off < sizeof(head) ? sizeof(head) - (size_t)off : 0, nwords;
-
-		if (off >= sizeof(head)) {
-			uint64_t at = off - sizeof(head), in_chunk = at % (NPKI_CHUNK_BITS / 8);
-
-			from = (const uint8_t *)npki_rowmap_words(live, (size_t)(at / (NPKI_CHUNK_BITS / 8)), &nwords) +
-			       in_chunk;
-			n = nwords * 8 - (size_t)in_chunk;
-		}
-		if (n > len)
-			n = len;
-		memcpy(out, from, n);
-		out += n;
-		off += n;
-		len -= n;
-	}
-}
-
-static int read_part(
-	const struct moment *m, const struct part *p, uint64_t off, uint8_t *out, size_t len, struct npk_err *err)
-{
-	struct data_read r = {p->g, off, out, len};
-
-	if (!p->g)
-		memcpy(out, m->meta.p + off, len);
-	else if (p->bitmap)
-		copy_bitmap(p->g->live, off, out, len);
-	else if (npki_guarded(copy_data, &r) != 0)
-		return npki_shrank(p->g, err);
-	return 0;
-}
-
-/* --- writing ---------------------------------------------------------------------------------------------------------- */
+/* --- a part after the other ---------------------------------------------------------------------------------------------------------- */
 
 struct packing {
 	const struct npk_pack *how;
-	const struct moment *m;
+	const struct npki_moment *m;
 	struct npki_progress progress;
 	struct npki_package_crc crc;
 	const char *path; /* for messages */
 	int fd;
 	uint64_t at, begun; /* where the next byte goes; up to where the disk was told to begin */
+	unsigned threads;
+	struct npki_smalls *smalls; /* NULL: all parts are coded here */
 	ZSTD_CCtx *zstd;
+	bool jobs; /* it has threads */
 	z_stream zlib;
 	bool has_zlib;
 	uint8_t in[NPKI_PKG_BLOCK], out[NPKI_PKG_BLOCK];
@@ -356,27 +78,35 @@ static int no_memory(struct npk_err *err)
 	return npk_fail(err, ENOMEM, "no memory to compress");
 }
 
-/* Threads are for members that are longer than one job; without them in this libzstd it compresses all the same. */
-static int set_zstd(struct packing *k, struct npk_err *err)
+static unsigned count_threads(const struct npk_pack *how)
 {
-	unsigned threads = k->how->threads, job;
+	unsigned threads = how->threads;
 	cpu_set_t cpus;
 
 	if (threads == 0 && sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
 		threads = (unsigned)CPU_COUNT(&cpus);
-	threads = threads > THREADS_MAX ? THREADS_MAX : threads;
-	job = JOBS_BYTES / (threads + 2);
-	job = job > JOB_MOST ? JOB_MOST : job < JOB_LEAST ? JOB_LEAST : job;
-	k->zstd = ZSTD_createCCtx();
-	if (!k->zstd ||
-		ZSTD_isError(
-			ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_compressionLevel, k->how->level ? k->how->level : 3)) ||
-		ZSTD_isError(ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_contentSizeFlag, 0)))
+	return threads > THREADS_MAX ? THREADS_MAX : threads;
+}
+
+/* Threads are for parts that are longer than one job; without them in this libzstd it compresses all the same. */
+static int set_zstd(struct packing *k, struct npk_err *err)
+{
+	k->zstd = npki_zstd_new(k->how->level);
+	if (!k->zstd)
 		return no_memory(err);
-	if (threads > 1 && !ZSTD_isError(ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_nbWorkers, (int)threads)) &&
-		ZSTD_isError(ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_jobSize, (int)job)))
-		return no_memory(err);
+	if (k->threads > 1)
+		k->jobs = !ZSTD_isError(ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_nbWorkers, (int)k->threads));
 	return 0;
+}
+
+/* Of a part of so many bytes: every thread has work, and all together hold JOBS_BYTES. */
+static int job_bytes(const struct packing *k, uint64_t len)
+{
+	uint64_t job = JOBS_BYTES / (k->threads + 2), share = len / k->threads;
+
+	job = job > JOB_MOST ? JOB_MOST : job;
+	job = job > share ? share : job;
+	return (int)(job < JOB_LEAST ? JOB_LEAST : job);
 }
 
 static int set_codec(struct packing *k, struct npk_err *err)
@@ -384,17 +114,18 @@ static int set_codec(struct packing *k, struct npk_err *err)
 	if (k->how->codec == NPK_CODEC_ZSTD)
 		return set_zstd(k, err);
 	if (k->how->codec == NPK_CODEC_ZLIB) {
-		k->has_zlib = deflateInit(&k->zlib, k->how->level ? k->how->level : 6) == Z_OK;
+		k->has_zlib = deflateInit(&k->zlib, npki_zlib_level(k->how->level)) == Z_OK;
 		return k->has_zlib ? 0 : no_memory(err);
 	}
 	return 0;
 }
 
-static int start_codec(struct packing *k, const struct part *p, struct npk_err *err)
+static int start_codec(struct packing *k, const struct npki_part *p, struct npk_err *err)
 {
 	if (k->how->codec == NPK_CODEC_ZLIB)
 		return deflateReset(&k->zlib) == Z_OK ? 0 : no_memory(err);
 	if (ZSTD_isError(ZSTD_CCtx_reset(k->zstd, ZSTD_reset_session_only)) ||
+		(k->jobs && ZSTD_isError(ZSTD_CCtx_setParameter(k->zstd, ZSTD_c_jobSize, job_bytes(k, p->len)))) ||
 		ZSTD_isError(ZSTD_CCtx_setPledgedSrcSize(k->zstd, p->len)))
 		return no_memory(err);
 	return 0;
@@ -435,7 +166,7 @@ static int feed_zlib(struct packing *k, size_t len, bool last, struct npk_err *e
 
 /* Goes over the part's bytes and puts them, compressed or not, behind `at`. Stops early, with k->at moved on by as many bytes
  * as the part has, when compressing makes it no smaller. *crc is of the bytes that were read in this pass. */
-static int put_contents(struct packing *k, const struct part *p, bool compress, uint32_t *crc, struct npk_err *err)
+static int put_contents(struct packing *k, const struct npki_part *p, bool compress, uint32_t *crc, struct npk_err *err)
 {
 	uint64_t begin = k->at;
 	int rc = compress ? start_codec(k, p, err) : 0;
@@ -444,7 +175,7 @@ static int put_contents(struct packing *k, const struct part *p, bool compress, 
 	for (uint64_t off = 0; off < p->len && rc == 0;) {
 		size_t n = p->len - off < sizeof(k->in) ? (size_t)(p->len - off) : sizeof(k->in);
 
-		rc = read_part(k->m, p, off, k->in, n, err);
+		rc = npki_part_read(k->m, p, off, k->in, n, err);
 		off += n;
 		if (rc != 0)
 			break;
@@ -463,36 +194,81 @@ static int put_contents(struct packing *k, const struct part *p, bool compress, 
 	return rc;
 }
 
-/* The sizes stand before the contents, so the header is written after them. */
-static int put_part(struct packing *k, const struct part *p, struct npk_err *err)
+/* A part's place in the package begins with its name and sizes, at `begin`. */
+static size_t head_bytes(const struct npki_part *p)
+{
+	return 4 + strlen(p->name) + 16;
+}
+
+static int put_head(struct packing *k, const struct npki_part *p, uint64_t begin, uint64_t stored, struct npk_err *err)
 {
 	uint8_t head[4 + NAME_MAX + 16];
-	size_t name_len = strlen(p->name), len = 4 + name_len + 16;
-	uint64_t begin = k->at, done = k->progress.done, stored, end;
+	size_t name_len = strlen(p->name);
+	uint64_t end = k->at;
+	int rc;
+
+	put_le(head, name_len, 4);
+	memcpy(head + 4, p->name, name_len);
+	put_le(head + 4 + name_len, p->len, 8);
+	put_le(head + 12 + name_len, stored, 8); /* 0: as it is */
+	k->at = begin;
+	rc = put(k, head, head_bytes(p), err);
+	if (end > k->at)
+		k->at = end;
+	return rc;
+}
+
+/* The sizes stand before the contents, so the head is written after them. */
+static int put_large(struct packing *k, const struct npki_part *p, struct npk_err *err)
+{
+	uint64_t begin = k->at, done = k->progress.done, stored;
 	bool compress = k->how->codec != NPK_CODEC_NONE && p->len > 0;
 	uint32_t crc;
 	int rc;
 
-	k->at = begin + len;
+	k->at = begin + head_bytes(p);
 	rc = put_contents(k, p, compress, &crc, err);
-	stored = k->at - begin - len;
+	stored = k->at - begin - head_bytes(p);
 	if (rc == 0 && compress && stored >= p->len) {
 		compress = false;
-		k->at = begin + len;
+		k->at = begin + head_bytes(p);
 		k->progress.done = done;
 		rc = put_contents(k, p, false, &crc, err);
 	}
+	if (rc == 0)
+		rc = put_head(k, p, begin, compress ? stored : 0, err);
+	if (rc == 0)
+		npki_package_crc_add(&k->crc, crc, p->len);
+	return rc;
+}
+
+static int put_small(struct packing *k, const struct npki_part *p, struct npk_err *err)
+{
+	struct npki_small small;
+	int rc = npki_smalls_next(k->smalls, &small, err);
+
+	if (rc == 0)
+		rc = put_head(k, p, k->at, small.coded ? small.len : 0, err);
+	if (rc == 0)
+		rc = put(k, small.bytes, small.len, err);
 	if (rc != 0)
 		return rc;
-	end = k->at;
-	put_le(head, name_len, 4);
-	memcpy(head + 4, p->name, name_len);
-	put_le(head + 4 + name_len, p->len, 8);
-	put_le(head + 12 + name_len, compress ? stored : 0, 8);
-	k->at = begin;
-	rc = put(k, head, len, err);
-	k->at = end;
-	npki_package_crc_add(&k->crc, crc, p->len);
+	npki_package_crc_add(&k->crc, small.crc, p->len);
+	return npki_progress_add(&k->progress, p->len, err);
+}
+
+static int put_parts(struct packing *k, struct npk_err *err)
+{
+	int rc = 0;
+
+	if (k->threads > 1 && k->how->codec != NPK_CODEC_NONE)
+		rc = npki_smalls_open(&k->smalls, k->m, k->how, k->threads, err);
+	for (size_t i = 0; i < k->m->n && rc == 0; i++) {
+		const struct npki_part *p = &k->m->part[i];
+
+		rc = k->smalls && npki_is_small(p) ? put_small(k, p, err) : put_large(k, p, err);
+	}
+	npki_smalls_close(k->smalls);
 	return rc;
 }
 
@@ -508,8 +284,8 @@ static int put_package(struct packing *k, struct npk_err *err)
 	rc = put(k, head, sizeof(head), err);
 	if (rc == 0)
 		rc = set_codec(k, err);
-	for (size_t i = 0; i < k->m->n && rc == 0; i++)
-		rc = put_part(k, &k->m->part[i], err);
+	if (rc == 0)
+		rc = put_parts(k, err);
 	put_le(tail, k->crc.crc, sizeof(tail));
 	if (rc == 0)
 		rc = put(k, tail, sizeof(tail), err);
@@ -524,7 +300,7 @@ static int put_package(struct packing *k, struct npk_err *err)
 }
 
 static int write_package(
-	const struct moment *m, int fd, const char *path, const struct npk_pack *how, struct npk_err *err)
+	const struct npki_moment *m, int fd, const char *path, const struct npk_pack *how, struct npk_err *err)
 {
 	struct packing *k = malloc(sizeof(*k));
 	int rc;
@@ -536,6 +312,7 @@ static int write_package(
 	k->m = m;
 	k->progress = (struct npki_progress){how->progress, how->ctx, 0, m->bytes};
 	k->crc.version = how->version ? how->version : 2;
+	k->threads = count_threads(how);
 	k->path = path;
 	k->fd = fd;
 	rc = put_package(k, err);
@@ -572,7 +349,7 @@ int npk_pack(struct npk_store *s, const char *target, const struct npk_pack *how
 {
 	static const struct npk_pack as_numpack;
 	struct npki_beside b = {0};
-	struct moment m = {0};
+	struct npki_moment m = {0};
 	int fd = -1, rc;
 
 	how = how ? how : &as_numpack;
@@ -582,7 +359,7 @@ int npk_pack(struct npk_store *s, const char *target, const struct npk_pack *how
 	if (rc == 0)
 		rc = check_target(&b, err);
 	if (rc == 0)
-		rc = take_moment(s, &m, err);
+		rc = npki_moment_take(s, &m, err);
 	if (rc == 0)
 		rc = npki_beside_file(&b, &fd, err);
 	if (rc == 0)
@@ -594,6 +371,6 @@ int npk_pack(struct npk_store *s, const char *target, const struct npk_pack *how
 	if (fd >= 0)
 		close(fd);
 	npki_beside_fini(&b);
-	moment_fini(&m);
+	npki_moment_fini(&m);
 	return rc;
 }

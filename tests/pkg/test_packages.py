@@ -121,6 +121,37 @@ def test_threads_and_levels_give_the_same_contents(tmp_path):
         assert json.loads(good("pkginfo", "--check", "--json", tmp_path / f"{i}.npkg"))["checked"]
 
 
+@pytest.mark.parametrize("codec", ["zstd", "zlib", "none"])
+def test_many_small_arrays_are_packed_by_several_threads(codec, tmp_path):
+    """Around what counts as small (1 MiB) too, beside large ones, and with bytes that do not get smaller: whoever compresses
+    them, the package holds the same files in the same order, with the same codecs."""
+    rng = np.random.default_rng(4)
+    arrays = {f"a{i:03}": np.arange(i * 7, dtype="<i4") for i in range(150)}
+    arrays |= {f"n{i}": rng.integers(0, 256, n).astype("u1") for i, n in enumerate([1, 2, 700, 70_000, 1 << 20, (1 << 20) + 1])}
+    arrays |= {f"z{i}": np.zeros(n, "u1") for i, n in enumerate([1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])}
+    write_store(tmp_path / "x.npk", {n: Spec(a, deleted=[0]) if len(a) > 50 else Spec(a) for n, a in arrays.items()})
+    want = files(tmp_path / "x.npk")
+    alone = None
+    for threads in ("1", "2", "16"):
+        good("pack", "-t", threads, "-c", codec, tmp_path / "x.npk", tmp_path / f"{threads}.npkg")
+        members = parse(tmp_path / f"{threads}.npkg")[2]
+        told = [(m.name, m.codec) for m in members]
+        assert [n for n, _ in told] == sorted(want)
+        assert {m.name: m.data for m in members if m.name != "metadata.npkm"} == \
+            {n: b for n, b in want.items() if n != "metadata.npkm"}
+        alone = alone or told
+        assert told == alone
+        assert json.loads(good("pkginfo", "--check", "--json", tmp_path / f"{threads}.npkg"))["checked"]
+
+
+def test_the_first_small_array_that_cannot_be_read_ends_it(tmp_path):
+    write_store(tmp_path / "x.npk", {f"a{i}": Spec(np.arange(100)) for i in range(40)})
+    for i in (7, 23):
+        os.truncate(tmp_path / "x.npk" / f"data_a{i}.npkd", 9)
+    assert "byte 9" in refused(FAILED, "pack", "-t", "4", tmp_path / "x.npk")
+    assert os.listdir(tmp_path) == ["x.npk"]
+
+
 # --- the real NumPack -------------------------------------------------------------------------------------------------
 
 
