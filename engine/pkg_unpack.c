@@ -70,12 +70,11 @@ struct lane {
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
 	uint64_t made, used; /* lock; blocks */
-	bool stop;           /* lock: the writing thread wants no more */
-	struct npk_err err;  /* written before the block with its rc is made */
-
-	int fd; /* of the member that is being written; -1: none. From here on of the writing thread */
-	uint64_t at, begun;
+	uint64_t at, begun;  /* of the writing thread, as fd and crc: in the member's file */
 	uint32_t crc;
+	int fd;             /* of the member that is being written; -1: none */
+	struct npk_err err; /* written before the block with its rc is made */
+	bool stop;          /* lock: the writing thread wants no more */
 };
 
 /* The next block to fill; NULL: nobody wants it. */

@@ -3,8 +3,10 @@
 #include "names.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 struct number {
@@ -30,12 +32,22 @@ static void count_arrays(struct npkfs_session *s, uint64_t *arrays, uint64_t *hi
 	npk_store_list_free(list, n);
 }
 
-#define NUMBERS 15
+/* Of the whole daemon: what malloc() has lent now, and the most pages it ever had, those of mapped stores included. */
+static void measure_memory(uint64_t *heap, uint64_t *peak)
+{
+	struct mallinfo2 m = mallinfo2();
+	struct rusage usage;
+
+	*heap = m.uordblks + m.hblkhd;
+	*peak = getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+#define NUMBERS 17
 
 static void collect(struct npkfs_session *s, struct number out[NUMBERS])
 {
 	struct npkfs_stats *st = &s->stats;
-	uint64_t arrays, hidden;
+	uint64_t arrays, hidden, heap, peak;
 	size_t generations, nodes = npkfs_inodes_count(&s->inodes, &npkfs_array_type, &generations);
 	const struct number numbers[NUMBERS] = {
 		{"uptime_seconds", "gauge", "Seconds since the store was mounted.", 0},
@@ -57,14 +69,20 @@ static void collect(struct npkfs_session *s, struct number out[NUMBERS])
 		{"searches", "counter", "Vector searches that were computed.", NPKFS_LOAD(st->searches)},
 		{"searches_failed", "counter", "Of these, those that failed or were interrupted.",
 			NPKFS_LOAD(st->searches_failed)},
+		{"heap_bytes", "gauge", "Memory that the daemon has allocated, touched or not.", 0},
+		{"peak_resident_bytes", "gauge", "The most memory the daemon ever had in use, mapped pages included.",
+			0},
 	};
 
 	count_arrays(s, &arrays, &hidden);
+	measure_memory(&heap, &peak);
 	for (int i = 0; i < NUMBERS; i++)
 		out[i] = numbers[i];
 	out[0].value = (uint64_t)(time(NULL) - s->started);
 	out[1].value = arrays;
 	out[2].value = hidden;
+	out[NUMBERS - 2].value = heap;
+	out[NUMBERS - 1].value = peak;
 }
 
 /* --- JSON ------------------------------------------------------------------------------------------------------------- */

@@ -49,6 +49,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_unpack,
 	&npkt_pkginfo,
 	&npkt_stats,
+	&npkt_top,
 	&npkt_umount,
 	&npkt_help,
 };

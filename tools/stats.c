@@ -8,27 +8,27 @@
 
 static const struct npkt_opt opts[] = {{0}};
 
-/* The mount that PATH is: its mountpoint, or the store that is mounted there. */
-static bool find_mount(const char *path, char point[NPKT_PATH_MAX])
+bool npkt_mount_of(const char *path, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX])
 {
-	char wanted[NPKT_PATH_MAX], store[NPKT_PATH_MAX], real[PATH_MAX];
+	char wanted[NPKT_PATH_MAX], real[PATH_MAX];
 
-	if (npkt_resolve(path, wanted) && npkt_find_mount(wanted, NULL, point, store))
+	if (npkt_resolve(path, wanted) && npkt_find_mount(wanted, NULL, point, of))
 		return true;
-	return realpath(path, real) && npkt_find_mount(NULL, real, point, store);
+	if (realpath(path, real) && npkt_find_mount(NULL, real, point, of))
+		return true;
+	npkt_complain("%s: is not mounted", path);
+	return false;
 }
 
 static int run(const struct npkt_args *args)
 {
-	char point[NPKT_PATH_MAX], file[NPKT_PATH_MAX + 32], block[65536];
+	char point[NPKT_PATH_MAX], store[NPKT_PATH_MAX], file[NPKT_PATH_MAX + 32], block[65536];
 	FILE *f;
 	size_t n;
 	int status = NPKT_OK;
 
-	if (!find_mount(args->operand[0], point)) {
-		npkt_complain("%s: is not mounted", args->operand[0]);
+	if (!npkt_mount_of(args->operand[0], point, store))
 		return NPKT_FAILED;
-	}
 	snprintf(file, sizeof(file), "%s/.numpack/stats", point);
 	f = fopen(file, "re");
 	if (!f) {

@@ -66,6 +66,7 @@ extern const struct npkt_cmd npkt_merge;
 extern const struct npkt_cmd npkt_verify;
 extern const struct npkt_cmd npkt_batch;
 extern const struct npkt_cmd npkt_stats;
+extern const struct npkt_cmd npkt_top;
 extern const struct npkt_cmd npkt_umount;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
@@ -142,6 +143,8 @@ char *npkt_base_name(const char *path);
 /* The topmost mount of ours at `mountpoint`, or of the store with the path `store`; either may be NULL. Paths as the kernel
  * has them, without links. */
 bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX]);
+/* The mount that PATH is, or the store that is mounted; complains when there is none. */
+bool npkt_mount_of(const char *path, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX]);
 /* The path without links, resolved in its parent: the mount itself may be dead. */
 bool npkt_resolve(const char *path, char out[NPKT_PATH_MAX]);
 /* Whether npk was called by the name that umount(8) looks for, and then what it does; returns umount(8)'s exit status. */
