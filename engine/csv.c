@@ -61,6 +61,11 @@ int npk_csv_open(struct npk_csv **out, struct npk_gen *g, struct npk_err *err)
 	return rc;
 }
 
+uint64_t npk_csv_at(const struct npk_csv *c)
+{
+	return c->off - (c->filled - c->at);
+}
+
 void npk_csv_close(struct npk_csv *c)
 {
 	if (!c)

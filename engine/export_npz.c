@@ -35,6 +35,9 @@ struct npk_npz {
 	size_t n, cap;
 	z_stream z;
 	bool deflating;
+	bool (*progress)(void *ctx, uint64_t bytes);
+	void *ctx;
+	uint64_t added;    /* bytes of arrays */
 	uint8_t *in, *out; /* BLOCK bytes each */
 };
 
@@ -178,6 +181,9 @@ static int add_view(struct npk_npz *z, struct member *m, struct npk_view *v, str
 		rc = npk_view_read(v, at, z->in, n, err);
 		if (rc == 0)
 			rc = add_bytes(z, m, z->in, n, err);
+		z->added += n;
+		if (rc == 0 && z->progress && !z->progress(z->ctx, z->added))
+			rc = npk_fail(err, ECANCELED, "npz: was stopped");
 	}
 	return rc == 0 && z->level ? deflate_some(z, "", 0, Z_FINISH, err) : rc;
 }
@@ -243,6 +249,12 @@ static int new_member(struct npk_npz *z, const char *name, struct npk_err *err)
 	memcpy(copy + len, ".npy", 5);
 	z->m[z->n++] = (struct member){.name = copy, .local = z->at};
 	return 0;
+}
+
+void npk_npz_watch(struct npk_npz *z, bool (*progress)(void *ctx, uint64_t bytes), void *ctx)
+{
+	z->progress = progress;
+	z->ctx = ctx;
 }
 
 int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err)

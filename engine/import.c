@@ -230,6 +230,11 @@ int npk_source_open(struct npk_source **out, int fd, const struct npk_source_how
 	return 0;
 }
 
+uint64_t npk_source_at(const struct npk_source *src)
+{
+	return src->in.at;
+}
+
 void npk_source_close(struct npk_source *src)
 {
 	if (!src)

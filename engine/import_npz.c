@@ -325,6 +325,7 @@ static int more_input(struct npk_source *src, struct npk_err *err)
 		return broken(src, "the deflated bytes end too early", err);
 	rc = read_at(src, z->now->data + z->at, z->in, n, err);
 	z->at += n;
+	src->in.at = z->now->data + z->at; /* for npk_source_at(): nothing is read by src->in here */
 	z->z.next_in = z->in;
 	z->z.avail_in = (uInt)n;
 	return rc;
@@ -363,7 +364,7 @@ static int pull(struct npk_source *src, void *out, size_t len, struct npk_err *e
 	if (z->now->method == 8)
 		rc = inflate_into(src, out, len, err);
 	else
-		rc = read_at(src, z->now->data + z->made, out, len, err);
+		rc = read_at(src, src->in.at = z->now->data + z->made, out, len, err);
 	if (rc != 0)
 		return rc;
 	z->crc = npki_crc32(z->crc, out, len);

@@ -316,6 +316,7 @@ int npk_csv_open(struct npk_csv **out, struct npk_gen *g, struct npk_err *err);
 /* The rows and columns of a selection, with another character between elements. The view is borrowed until close. */
 int npk_csv_open_view(struct npk_csv **out, struct npk_view *v, char delimiter, struct npk_err *err);
 ssize_t npk_csv_read(struct npk_csv *c, void *buf, size_t len, struct npk_err *err); /* 0 at the end, or -errno */
+uint64_t npk_csv_at(const struct npk_csv *c); /* of the rows' bytes, how many have become text */
 void npk_csv_close(struct npk_csv *c);
 
 /* The whole store as one .safetensors file of exact size. Arrays of a dtype which that format lacks and damaged ones
@@ -376,6 +377,8 @@ int npk_source_next(struct npk_source *src, struct npk_source_array *out, struct
 /* The array's next bytes, whole elements, at most 1 MiB, borrowed until the next call. *len 0: the array is complete, and
  * what the format has to check it by (a CRC) agreed. */
 int npk_source_read(struct npk_source *src, const void **bytes, size_t *len, struct npk_err *err);
+/* How many bytes of the file, from where it began, have been used so far: how far it is, no more. */
+uint64_t npk_source_at(const struct npk_source *src);
 void npk_source_close(struct npk_source *src);
 
 /* A .npz file, written front to back to `fd`, which is borrowed until close. Offsets in the archive count from where `fd`
@@ -383,7 +386,10 @@ void npk_source_close(struct npk_source *src);
 struct npk_npz;
 int npk_npz_open(struct npk_npz **out, int fd, int level, struct npk_err *err);
 int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err); /* as member name.npy */
-int npk_npz_finish(struct npk_npz *z, struct npk_err *err);                                    /* the list of members */
+/* Asks after each MiB of arrays, in the thread that adds, with the bytes of all arrays so far; false ends npk_npz_add() with
+ * -ECANCELED. */
+void npk_npz_watch(struct npk_npz *z, bool (*progress)(void *ctx, uint64_t bytes), void *ctx);
+int npk_npz_finish(struct npk_npz *z, struct npk_err *err); /* the list of members */
 void npk_npz_close(struct npk_npz *z);
 
 /* --- changing -------------------------------------------------------------------------------------------------------- */

@@ -123,7 +123,7 @@ static int run_save(struct script *b, struct npk_err *err)
 	if (rc == 0)
 		rc = npkt_input_only(&in, &a, err);
 	if (rc == 0)
-		rc = npkt_save_source(b->s, b->argv[1], in.src, &a, err);
+		rc = npkt_save_input(b->s, b->argv[1], &in, &a, NULL, err);
 	if (rc == 0)
 		rc = npkt_input_no_more(&in, err);
 	npkt_input_close(&in);

@@ -30,10 +30,10 @@ static int write_streams(struct npkt_out *out, struct npk_view *v, uint64_t batc
 	int rc = 0;
 
 	if (batch == 0)
-		return npkt_out_npy(out, v, 0, rows, err);
+		return npkt_out_npy(out, v, 0, rows, NULL, err);
 	for (uint64_t first = 0; first < rows && rc == 0; first += n) {
 		n = rows - first < batch ? rows - first : batch;
-		rc = npkt_out_npy(out, v, first, n, err);
+		rc = npkt_out_npy(out, v, first, n, NULL, err);
 	}
 	return rc;
 }
@@ -92,7 +92,7 @@ static int write_view(struct npk_view *v, const struct wish *w, struct npk_err *
 	int rc = npkt_out_open(&out, "-", w->npy, err);
 
 	if (rc == 0)
-		rc = w->npy ? write_streams(&out, v, w->batch, err) : npkt_out_csv(&out, v, w->separator, err);
+		rc = w->npy ? write_streams(&out, v, w->batch, err) : npkt_out_csv(&out, v, w->separator, NULL, err);
 	npkt_out_fini(&out);
 	return rc;
 }

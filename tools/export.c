@@ -1,10 +1,12 @@
 /* export.c - npk export: arrays as a file in another format. */
 #include "formats.h"
+#include "progress.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	FORMAT,
@@ -37,6 +39,8 @@ struct wish {
 	size_t n;
 	struct npk_view **view; /* n of them */
 	struct npk_tensors *tensors;
+	struct npkt_progress progress;
+	uint64_t bytes; /* of all views; what the progress is of */
 };
 
 /* --- the command line ------------------------------------------------------------------------------------------------- */
@@ -159,11 +163,22 @@ static int open_views(struct wish *w, struct npk_store *s, struct npk_err *err)
 
 /* --- writing ---------------------------------------------------------------------------------------------------------- */
 
+static bool npz_progress(void *wish, uint64_t bytes)
+{
+	struct wish *w = wish;
+
+	return npkt_progress(&w->progress, bytes, w->bytes);
+}
+
 static int write_npz(struct npkt_out *out, struct wish *w, struct npk_err *err)
 {
 	struct npk_npz *z = NULL;
 	int rc = npk_npz_open(&z, out->fd, w->level, err);
 
+	for (size_t i = 0; i < w->n; i++)
+		w->bytes += npk_view_info(w->view[i])->bytes;
+	if (rc == 0)
+		npk_npz_watch(z, npz_progress, w);
 	for (size_t i = 0; i < w->n && rc == 0; i++)
 		rc = npk_npz_add(z, w->name[i], w->view[i], err);
 	if (rc == 0)
@@ -174,7 +189,8 @@ static int write_npz(struct npkt_out *out, struct wish *w, struct npk_err *err)
 
 typedef int read_fn(void *from, uint64_t off, void *buf, size_t len, struct npk_err *err);
 
-static int write_bytes(struct npkt_out *out, read_fn *read, void *from, uint64_t bytes, struct npk_err *err)
+static int write_bytes(
+	struct npkt_out *out, struct wish *w, read_fn *read, void *from, uint64_t bytes, struct npk_err *err)
 {
 	char *block = malloc(NPKT_BLOCK);
 	int rc = block ? 0 : npk_fail(err, ENOMEM, "no memory");
@@ -185,6 +201,8 @@ static int write_bytes(struct npkt_out *out, read_fn *read, void *from, uint64_t
 		rc = read(from, at, block, n, err);
 		if (rc == 0)
 			rc = npkt_out_write(out, block, n, err);
+		if (rc == 0)
+			npkt_progress(&w->progress, at + n, bytes);
 	}
 	free(block);
 	return rc;
@@ -209,22 +227,22 @@ static int write_lines(struct npkt_out *out, struct wish *w, struct npk_err *err
 		if (rc == 0)
 			rc = npkt_out_write(out, "\n", 1, err);
 	}
-	return rc == 0 ? npkt_out_csv(out, w->view[0], w->delimiter, err) : rc;
+	return rc == 0 ? npkt_out_csv(out, w->view[0], w->delimiter, &w->progress, err) : rc;
 }
 
 static int write_all(struct npkt_out *out, struct wish *w, struct npk_err *err)
 {
 	switch (w->format->format) {
 	case NPK_FORMAT_NPY:
-		return npkt_out_npy(out, w->view[0], 0, npk_view_info(w->view[0])->rows, err);
+		return npkt_out_npy(out, w->view[0], 0, npk_view_info(w->view[0])->rows, &w->progress, err);
 	case NPK_FORMAT_NPZ:
 		return write_npz(out, w, err);
 	case NPK_FORMAT_CSV:
 		return write_lines(out, w, err);
 	case NPK_FORMAT_TENSORS:
-		return write_bytes(out, read_tensors, w->tensors, npk_tensors_size(w->tensors), err);
+		return write_bytes(out, w, read_tensors, w->tensors, npk_tensors_size(w->tensors), err);
 	case NPK_FORMAT_RAW:
-		return write_bytes(out, read_view, w->view[0], npk_view_info(w->view[0])->bytes, err);
+		return write_bytes(out, w, read_view, w->view[0], npk_view_info(w->view[0])->bytes, err);
 	case NPK_FORMAT_COUNT:
 		break;
 	}
@@ -236,10 +254,12 @@ static int write_file(struct wish *w, const char *path, struct npk_err *err)
 	struct npkt_out out = {0};
 	int rc = npkt_out_open(&out, path, !(w->format->flags & NPKT_HAS_LINES), err);
 
+	npkt_progress_show(&w->progress, isatty(out.fd) ? NULL : "exporting"); /* not between the lines */
 	if (rc == 0)
 		rc = write_all(&out, w, err);
 	if (rc == 0)
 		rc = npkt_out_commit(&out, err);
+	npkt_progress_end(&w->progress);
 	npkt_out_fini(&out);
 	return rc;
 }

@@ -24,7 +24,7 @@ static int write_npy(struct npk_view *v, const char *path, struct npk_err *err)
 	int rc = npkt_out_open(&out, path, true, err);
 
 	if (rc == 0)
-		rc = npkt_out_npy(&out, v, 0, npk_view_info(v)->rows, err);
+		rc = npkt_out_npy(&out, v, 0, npk_view_info(v)->rows, NULL, err);
 	if (rc == 0)
 		rc = npkt_out_commit(&out, err);
 	npkt_out_fini(&out);

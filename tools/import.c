@@ -1,5 +1,6 @@
 /* import.c - npk import: arrays of files in other formats. */
 #include "formats.h"
+#include "progress.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -175,15 +176,17 @@ static int check_seen(const struct wish *w, struct npk_err *err)
 
 static int import_all(struct npk_store *s, struct wish *w, const char *file, struct npk_err *err)
 {
+	struct npkt_progress progress;
 	struct npkt_input in = {0};
 	struct npk_source_array a;
 	int rc = npkt_input_open(&in, file, &w->how, err), more = 1;
 
+	npkt_progress_show(&progress, "importing");
 	while (rc == 0 && (more = npk_source_next(in.src, &a, err)) == 1) {
 		const char *name = a.name ? a.name : w->name;
 
 		if (is_wanted(w, name))
-			rc = npkt_save_source(s, name, in.src, &a, err);
+			rc = npkt_save_input(s, name, &in, &a, &progress, err);
 		if (rc == 0 && !a.name)
 			rc = npkt_input_no_more(&in, err);
 	}
@@ -191,6 +194,9 @@ static int import_all(struct npk_store *s, struct wish *w, const char *file, str
 		rc = more;
 	if (rc == 0)
 		rc = check_seen(w, err);
+	if (rc == 0 && in.bytes > 0)
+		npkt_progress(&progress, in.bytes, in.bytes);
+	npkt_progress_end(&progress);
 	npkt_input_close(&in);
 	return rc;
 }

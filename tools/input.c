@@ -1,4 +1,5 @@
 /* input.c - arrays out of files, and into the store. */
+#include "progress.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -6,7 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* 0: the file does not tell. */
+static uint64_t bytes_left(int fd)
+{
+	off_t at = lseek(fd, 0, SEEK_CUR);
+	struct stat st;
+
+	if (at < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size < at)
+		return 0;
+	return (uint64_t)(st.st_size - at);
+}
 
 int npkt_input_open(struct npkt_input *in, const char *file, struct npk_source_how *how, struct npk_err *err)
 {
@@ -20,6 +33,7 @@ int npkt_input_open(struct npkt_input *in, const char *file, struct npk_source_h
 		if (in->fd < 0)
 			return npk_fail(err, errno, "%.400s: %s", file, strerror(errno));
 	}
+	in->bytes = bytes_left(in->fd);
 	how->file = in->file;
 	rc = npk_source_open(&in->src, in->fd, how, err);
 	if (rc != 0)
@@ -52,8 +66,8 @@ int npkt_input_no_more(struct npkt_input *in, struct npk_err *err)
 	return rc == 1 ? npk_fail(err, EINVAL, "%.400s: something follows the array", in->file) : rc;
 }
 
-int npkt_save_source(struct npk_store *s, const char *name, struct npk_source *src, const struct npk_source_array *a,
-	struct npk_err *err)
+int npkt_save_input(struct npk_store *s, const char *name, struct npkt_input *in, const struct npk_source_array *a,
+	struct npkt_progress *progress, struct npk_err *err)
 {
 	struct npk_save *w = NULL;
 	const void *p;
@@ -63,9 +77,11 @@ int npkt_save_source(struct npk_store *s, const char *name, struct npk_source *s
 	if (rc != 0)
 		return npk_err_context(err, rc, "array '%.200s'", name);
 	do {
-		rc = npk_source_read(src, &p, &n, err);
+		rc = npk_source_read(in->src, &p, &n, err);
 		if (rc == 0 && n > 0)
 			rc = npk_save_write(w, p, n, err);
+		if (rc == 0 && progress && in->bytes > 0)
+			npkt_progress(progress, npk_source_at(in->src), in->bytes);
 	} while (rc == 0 && n > 0);
 	if (rc == 0)
 		return npk_save_commit(w, name, err);

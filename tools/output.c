@@ -1,4 +1,5 @@
 /* output.c - where results go; see struct npkt_out. */
+#include "progress.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -164,7 +165,8 @@ void npkt_out_fini(struct npkt_out *o)
 	*o = (struct npkt_out){0};
 }
 
-int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npk_err *err)
+int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npkt_progress *progress,
+	struct npk_err *err)
 {
 	const struct npk_view_info *info = npk_view_info(v);
 	struct npk_shape shape = info->shape;
@@ -183,20 +185,26 @@ int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_
 		rc = npk_view_read(v, at, block, n, err);
 		if (rc == 0)
 			rc = npkt_out_write(o, block, n, err);
+		if (rc == 0 && progress)
+			npkt_progress(progress, at + n - first * info->row_bytes, nrows * info->row_bytes);
 	}
 	free(block);
 	return rc;
 }
 
-int npkt_out_csv(struct npkt_out *o, struct npk_view *v, char delimiter, struct npk_err *err)
+int npkt_out_csv(
+	struct npkt_out *o, struct npk_view *v, char delimiter, struct npkt_progress *progress, struct npk_err *err)
 {
 	char *block = malloc(NPKT_BLOCK);
 	struct npk_csv *c = NULL;
 	ssize_t n = 0;
 	int rc = block ? npk_csv_open_view(&c, v, delimiter, err) : npk_fail(err, ENOMEM, "no memory");
 
-	while (rc == 0 && (n = npk_csv_read(c, block, NPKT_BLOCK, err)) > 0)
+	while (rc == 0 && (n = npk_csv_read(c, block, NPKT_BLOCK, err)) > 0) {
 		rc = npkt_out_write(o, block, (size_t)n, err);
+		if (rc == 0 && progress)
+			npkt_progress(progress, npk_csv_at(c), npk_view_info(v)->bytes);
+	}
 	npk_csv_close(c);
 	free(block);
 	return rc == 0 ? (int)n : rc;

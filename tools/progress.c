@@ -16,12 +16,17 @@ static void remember(int sig)
 	caught = sig;
 }
 
+void npkt_progress_show(struct npkt_progress *p, const char *what)
+{
+	*p = (struct npkt_progress){.what = what, .percent = -1};
+}
+
 /* Signals that are ignored, as by nohup, stay so. */
 void npkt_progress_begin(struct npkt_progress *p, const char *what)
 {
 	struct sigaction now, then = {.sa_handler = remember, .sa_flags = SA_RESETHAND};
 
-	*p = (struct npkt_progress){.what = what, .percent = -1};
+	npkt_progress_show(p, what);
 	for (size_t i = 0; i < sizeof(ending) / sizeof(*ending); i++)
 		if (sigaction(ending[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL)
 			sigaction(ending[i], &then, NULL); /* cannot fail: the numbers are right */
@@ -41,9 +46,9 @@ static void draw(struct npkt_progress *p, int percent)
 bool npkt_progress(void *progress, uint64_t done, uint64_t all)
 {
 	struct npkt_progress *p = progress;
-	int percent = all ? (int)((double)done / (double)all * 100) : 100;
+	int percent = done < all ? (int)((double)done / (double)all * 100) : 100;
 
-	if (percent != p->percent && isatty(STDERR_FILENO))
+	if (p->what && percent != p->percent && isatty(STDERR_FILENO))
 		draw(p, percent);
 	return caught == 0;
 }

@@ -13,6 +13,8 @@ struct npkt_progress {
 
 /* From now on SIGINT, SIGTERM and SIGHUP are remembered instead of ending the process. */
 void npkt_progress_begin(struct npkt_progress *p, const char *what);
+/* Instead of it: only the bar, and signals do what they did. `what` NULL: not even a bar. */
+void npkt_progress_show(struct npkt_progress *p, const char *what);
 /* As npk_pack() and its like call it. Shows a bar on stderr when that is a terminal. False: a signal came. */
 bool npkt_progress(void *progress, uint64_t done, uint64_t all);
 /* Takes the bar away. When a signal came, ends the process by it. */

@@ -26,7 +26,7 @@ static int save(struct npk_store *s, const char *word, struct npk_err *err)
 	if (rc == 0)
 		rc = npkt_input_only(&in, &a, err);
 	if (rc == 0)
-		rc = npkt_save_source(s, name, in.src, &a, err);
+		rc = npkt_save_input(s, name, &in, &a, NULL, err);
 	if (rc == 0)
 		rc = npkt_input_no_more(&in, err);
 	npkt_input_close(&in);

@@ -158,6 +158,7 @@ struct npkt_input {
 	int fd;
 	const char *file;
 	struct npk_source *src;
+	uint64_t bytes; /* of the file, from where it is read; 0: not known */
 };
 
 int npkt_input_open(struct npkt_input *in, const char *file, struct npk_source_how *how, struct npk_err *err);
@@ -165,9 +166,10 @@ void npkt_input_close(struct npkt_input *in);
 /* The one array of a .npy file; it is an error when there is none, or more than one. */
 int npkt_input_only(struct npkt_input *in, struct npk_source_array *a, struct npk_err *err);
 int npkt_input_no_more(struct npkt_input *in, struct npk_err *err);
-/* What the next array of the source holds, as one new array of the store. */
-int npkt_save_source(struct npk_store *s, const char *name, struct npk_source *src, const struct npk_source_array *a,
-	struct npk_err *err);
+struct npkt_progress;
+/* What the next array of the input holds, as one new array of the store. `progress` may be NULL. */
+int npkt_save_input(struct npk_store *s, const char *name, struct npkt_input *in, const struct npk_source_array *a,
+	struct npkt_progress *progress, struct npk_err *err);
 
 /* The rows of the current array of the source in a mapping, for calls that want them in one piece. Its memory is that of
  * a temporary file. Zeroed storage is empty. */
@@ -209,10 +211,12 @@ int npkt_out_write(struct npkt_out *o, const void *buf, size_t len, struct npk_e
 int npkt_out_commit(struct npkt_out *o, struct npk_err *err);
 void npkt_out_fini(struct npkt_out *o); /* removes what was not committed */
 
-/* Rows [first, first + nrows) of a view as one .npy stream, in blocks. */
-int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npk_err *err);
+/* Rows [first, first + nrows) of a view as one .npy stream, in blocks. `progress`, here and below, may be NULL. */
+int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_t nrows, struct npkt_progress *progress,
+	struct npk_err *err);
 
 /* A view as lines of text, see npk_csv_open_view(). */
-int npkt_out_csv(struct npkt_out *o, struct npk_view *v, char delimiter, struct npk_err *err);
+int npkt_out_csv(
+	struct npkt_out *o, struct npk_view *v, char delimiter, struct npkt_progress *progress, struct npk_err *err);
 
 #endif

@@ -107,13 +107,13 @@ def test_it_ends_with_the_mount(store, mount):
     assert top.returncode == FAILED and err.startswith(b"npk top: ") and b".numpack/" in err and err.count(b"\n") == 1
 
 
-def test_an_interrupt_ends_it(store, mount):
+def test_a_signal_ends_it(store, mount):
     with mount(store) as m:
         top = subprocess.Popen([str(program("npk")), "top", "-d", "0.02", str(m.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         top.stdout.readline()
-        top.send_signal(signal.SIGINT)
+        top.send_signal(signal.SIGTERM)
         _, err = top.communicate(timeout=PATIENCE)
-    assert (top.returncode, err) == (-signal.SIGINT, b"")
+    assert (top.returncode, err) == (-signal.SIGTERM, b"")
 
 
 def test_what_it_does_not_understand(store):
