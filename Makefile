@@ -50,7 +50,7 @@ OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all help demo test test-extras check check-asan check-tsan check-clang check-layers check-symbols check-format format tidy \
-	fuzz bench bench-search install uninstall dist clean deps deps-dev
+	fuzz bench bench-io bench-pack bench-search install uninstall dist clean deps deps-dev
 
 all: $(B)/libnumpack.so $(B)/libnumpack.a $(B)/numpackfs $(B)/npk ## the library, numpackfs and npk
 
@@ -207,6 +207,13 @@ bench: all $(BENCH_BIN) $(VENV)/.ok ## ratios against named peers: a table, JSON
 	$(PY) tests/bench/bench.py --build $(B) --out build/bench $(BENCH_ARGS)
 	$(PY) tests/bench/bench_write.py --build $(B) --out build/bench $(BENCH_WRITE_ARGS)
 	$(PY) tests/bench/bench_python.py --build $(B) --out build/bench $(BENCH_PYTHON_ARGS)
+
+bench-io: all $(VENV)/.ok ## files in and out against numpy, pandas, polars and safetensors
+	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-io.txt
+	$(PY) tests/bench/bench_io.py --build $(B) --out build/bench $(BENCH_IO_ARGS)
+
+bench-pack: all $(VENV)/.ok ## packages of 1 GB against tar with zstd, and the real NumPack
+	$(PY) tests/bench/bench_pack.py --build $(B) --out build/bench $(BENCH_PACK_ARGS)
 
 bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy and others
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-search.txt

@@ -1,4 +1,4 @@
-"""Files in and out against NumPy, pandas and the safetensors package: ratios of time, interleaved, and peak memory.
+"""Files in and out against NumPy, pandas, polars and the safetensors package: ratios of time, interleaved, and peak memory.
 
     bench_io.py --build build/release [--rows 200000] [--rounds 5]
 
@@ -19,6 +19,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import safetensors.numpy
 
 
@@ -77,10 +78,14 @@ class Bench:
 
     def run(self):
         w, d = self.work, self.data
-        frame = pd.DataFrame(d)
+        frame, other = pd.DataFrame(d), pl.DataFrame(d)
         self.compare("CSV out", "pandas", ["export", self.store, w / "a.csv", "x"],
                      lambda: frame.to_csv(w / "p.csv", header=False, index=False),
                      lambda: self.expect(np.loadtxt(w / "a.csv", delimiter=",")))
+        self.compare("CSV out", "polars (all threads)", ["export", self.store, w / "a.csv", "x"],
+                     lambda: other.write_csv(w / "q.csv", include_header=False), lambda: self.expect(np.loadtxt(w / "a.csv", delimiter=",")))
+        self.compare("CSV in", "polars (all threads)", ["import", self.store, w / "a.csv", "-n", "c"],
+                     lambda: self.save_durably(pl.read_csv(w / "a.csv", has_header=False).to_numpy()), lambda: self.expect(self.stored("c")))
         self.compare("CSV in", "pandas (C, high)", ["import", self.store, w / "a.csv", "-n", "c"],
                      lambda: self.save_durably(pd.read_csv(w / "a.csv", header=None).to_numpy()), lambda: self.expect(self.stored("c")))
         self.compare("CSV in", "pandas (C, round_trip)", ["import", self.store, w / "a.csv", "-n", "c"],
