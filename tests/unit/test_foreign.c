@@ -434,9 +434,12 @@ static char names[NAMES][2] = {"a", "b", "c", "d"};
 
 static void count_told(void *ctx, struct npk_array *a, enum npk_change what)
 {
+	const char *name = npk_array_name(a, NULL);
+
 	(void)ctx;
 	(void)what;
-	seen[npk_array_name(a, NULL)[0] - 'a'].told++;
+	T_CHECKF(name[0] >= 'a' && name[0] < 'a' + NAMES && !name[1], "told of '%s', which never was there", name);
+	seen[name[0] - 'a'].told++;
 }
 
 /* All rows of an array as bytes; false: there is no such array. */
