@@ -128,17 +128,30 @@ int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct
 	return 0;
 }
 
+static struct npki_io_hook hook;
+
+ssize_t npki_pread_some(int fd, void *buf, size_t len, uint64_t off, const char *path)
+{
+	int rc = hook.read ? hook.read(hook.ctx, path, off, len) : 0;
+	ssize_t n = -1;
+
+	if (rc != 0)
+		return -rc;
+	do {
+		n = pread(fd, buf, len, (off_t)off);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
 int npki_pread_all(int fd, void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err)
 {
 	uint8_t *p = buf;
 
 	while (len > 0) {
-		ssize_t n = pread(fd, p, len, (off_t)off);
+		ssize_t n = npki_pread_some(fd, p, len, off, path);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n < 0)
-			return npk_fail(err, errno, "%.300s: byte %" PRIu64 ": %s", path, off, strerror(errno));
+			return npk_fail(err, (int)-n, "%.300s: byte %" PRIu64 ": %s", path, off, strerror((int)-n));
 		if (n == 0)
 			return npk_fail(err, EUCLEAN, "%.300s: byte %" PRIu64 ": the file ends here", path, off);
 		p += n;
@@ -178,8 +191,6 @@ int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_
 }
 
 /* --- changing --------------------------------------------------------------------------------------------------------- */
-
-static struct npki_io_hook hook;
 
 void npki_io_set_hook(const struct npki_io_hook *h)
 {

@@ -22,6 +22,8 @@ int npki_open_file(int dirfd, const char *path, int *fd, struct stat *st, struct
 int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct npk_err *err);
 struct npki_file_id npki_file_id_of(const struct stat *st);
 
+/* Reads what there is of `len` bytes at `off`: how many, 0 at the end of the file, or -errno without a message. */
+ssize_t npki_pread_some(int fd, void *buf, size_t len, uint64_t off, const char *path);
 /* Reads exactly `len` bytes at `off`. -EUCLEAN when the file ends before. */
 int npki_pread_all(int fd, void *buf, size_t len, uint64_t off, const char *path, struct npk_err *err);
 /* The whole file, at most `max` bytes, in a malloc'd buffer. -ENOENT: it is not there. */
@@ -54,6 +56,8 @@ struct npki_io_call {
 struct npki_io_hook {
 	int (*call)(void *ctx, const struct npki_io_call *c); /* 0, or a positive errno */
 	void *ctx;
+	/* Likewise for reads of `len` bytes at `off`: a disk that has gone bad. NULL: all is well. */
+	int (*read)(void *ctx, const char *path, uint64_t off, uint64_t len);
 };
 void npki_io_set_hook(const struct npki_io_hook *hook); /* NULL: none. Before any thread starts */
 

@@ -173,6 +173,7 @@ int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct 
 		npki_rd_take(&r, NPKI_JHEAD_LEN);
 		rc = take_records(&f, &r, path, err);
 	}
+	f.len = len;
 	*out = f;
 	return rc;
 }
@@ -206,6 +207,27 @@ int npki_jfile_read_on(
 		npki_jfile_fini(&f);
 	*out = f;
 	return rc;
+}
+
+/* A record says in its own bytes where it ends and how the chain goes on: what a crash tears has nothing whole behind it. */
+size_t npki_jfile_behind(const struct npki_jfile *f)
+{
+	struct npki_rd r = npki_rd_init(f->buf, (size_t)f->len);
+	struct npki_jfile before = {0};
+	struct npki_jrec rec;
+	uint32_t chain;
+	size_t n = 0;
+
+	npki_rd_take(&r, f->end.pos);
+	npki_rd_take(&r, (uint64_t)npki_rd_u32(&r) + 9);
+	chain = npki_rd_u32(&r);
+	while (f->exists && !r.bad && r.end - r.p >= 12) {
+		before.seq = npki_le(r.p + 4, 8) - 1; /* any will do: the checksum says enough */
+		if (!take_record(&r, &before, &chain, &rec))
+			break;
+		n++;
+	}
+	return n;
 }
 
 void npki_jfile_fini(struct npki_jfile *f)

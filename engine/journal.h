@@ -89,6 +89,7 @@ struct npki_jfile {
 	size_t nrecs;
 	uint32_t tail_chain; /* after the last record that is no checkpoint: where the next journal goes on */
 	uint64_t seq;        /* of the last operation */
+	uint64_t len;        /* of the file */
 };
 
 /* Reads as far as the chain holds; a file without a whole header does not `exist`. */
@@ -96,6 +97,8 @@ int npki_jfile_read(int dirfd, const char *path, struct npki_jfile *out, struct 
 /* The records behind `from`; not `exists` when it is another file, or shorter. There is no header then. */
 int npki_jfile_read_on(
 	int dirfd, const char *path, const struct npki_jplace *from, struct npki_jfile *out, struct npk_err *err);
+/* How many whole records follow the one that breaks the chain, if what is broken is only in that one. */
+size_t npki_jfile_behind(const struct npki_jfile *f);
 void npki_jfile_fini(struct npki_jfile *f);
 
 #endif

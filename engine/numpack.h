@@ -420,6 +420,10 @@ int npk_store_check(struct npk_store *s, struct npk_err *err);
  * journal has more than `bytes` (at least 1; more where the metadata is big), or its first record is `seconds` old (0: never
  * by time). 16 MiB and 60 s by default. -EINVAL, -EROFS. */
 int npk_store_set_checkpoints(struct npk_store *s, uint64_t bytes, unsigned seconds, struct npk_err *err);
+/* Whether a process is the writer of the store `path` just now: 1 and who in `owner` ("pid 4711 on host, mounted on /mnt"), 0:
+ * nobody is. Takes no lock, changes nothing. */
+#define NPK_OWNER_MAX 512
+int npk_lock_owner(const char *path, char owner[NPK_OWNER_MAX], struct npk_err *err);
 
 /* Everything changed so far survives a power cut. */
 int npk_store_fsync(struct npk_store *s, struct npk_err *err);
@@ -704,6 +708,21 @@ struct npk_finding {
  * finding; *ndamage counts those of NPK_DAMAGE. Returns an error only when checking itself was impossible. */
 typedef void npk_finding_fn(void *ctx, const struct npk_finding *f);
 int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *ndamage, struct npk_err *err);
+
+struct npk_verify { /* zeroed: as npk_store_verify() */
+	/* Also read every byte of every file (past the page cache where the kernel lets go of it), check the journal record by
+	 * record, and name the files that belong to nothing. Needs 1 MiB, whatever the size of the files. */
+	bool deep;
+	const char *const *array; /* only these arrays and their files; NULL: all */
+	size_t narrays;
+	/* With `deep`, called now and then by the calling thread; false ends the call with -ECANCELED. NULL: nobody asks. */
+	bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all);
+	void *ctx;
+};
+
+/* -ENOENT: there is no array of a name that was asked for. */
+int npk_verify(const char *path, const struct npk_verify *how, npk_finding_fn *fn, void *ctx, uint64_t *ndamage,
+	struct npk_err *err);
 
 /* --- SIGBUS ------------------------------------------------------------------------------------------------------ */
 

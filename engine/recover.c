@@ -151,18 +151,20 @@ static bool zero_holds(struct npk_store *s, const struct fact *f)
 	return ok;
 }
 
-static bool record_holds(const struct recovery *r, const struct npki_jrec *rec)
+bool npki_jrec_holds(struct npk_store *s, const struct npki_jrec *rec)
 {
 	struct npki_rd rd = npki_rd_init(rec->payload, rec->len);
 	struct fact f;
 
-	if (rec->seq <= r->sealed)
-		return true;
 	while (take_fact(&rd, &f))
-		if ((f.tag == NPKI_J_EXTENT && !extent_holds(r->s, &f)) ||
-			(f.tag == NPKI_J_ZERO && !zero_holds(r->s, &f)))
+		if ((f.tag == NPKI_J_EXTENT && !extent_holds(s, &f)) || (f.tag == NPKI_J_ZERO && !zero_holds(s, &f)))
 			return false;
 	return !rd.bad;
+}
+
+static bool record_holds(const struct recovery *r, const struct npki_jrec *rec)
+{
+	return rec->seq <= r->sealed || npki_jrec_holds(r->s, rec);
 }
 
 /* What a record names, whether it is applied or not. */
@@ -267,8 +269,8 @@ static int check_base(struct recovery *r, uint64_t hash)
 	}
 	return npk_fail(r->err, EBUSY,
 		NPKI_META_FILE
-		": was changed by another program since " NPKI_JOURNAL " was written: remove " NPKI_JOURNAL
-		" to keep its changes and lose ours, or move " NPKI_BASE " over " NPKI_META_FILE " for the opposite");
+		": was changed by another program since " NPKI_JOURNAL " was written: npk repair "
+		"--replay makes the journal's changes to it, npk repair --discard-journal keeps it as it is");
 }
 
 /* Applies what holds, in order, up to the first record that does not. */
@@ -594,6 +596,21 @@ static int recover(struct recovery *r)
 	if (rc == 0)
 		rc = finish(r);
 	return rc == 0 ? remove_journals(r) : rc;
+}
+
+int npki_journal_fits(struct npk_store *s, struct npk_err *err)
+{
+	struct recovery r = {.s = s, .err = err};
+	uint64_t hash = 0;
+	int rc = read_journals(&r);
+
+	if (rc == 0 && r.old.exists) {
+		rc = npki_disk_hash(s, &hash, err);
+		if (rc == 0)
+			rc = check_base(&r, hash);
+	}
+	recovery_fini(&r);
+	return rc;
 }
 
 int npki_recover(struct npk_store *s, struct npk_err *err)

@@ -642,6 +642,23 @@ int npk_store_open(struct npk_store **out, const char *path, unsigned flags, str
 	return 0;
 }
 
+int npki_store_bare(struct npk_store **out, const char *path, struct npk_err *err)
+{
+	struct npk_store *s;
+	int rc = new_store(&s, path, err);
+
+	if (rc != 0)
+		return rc;
+	rc = open_directory(s, NPK_RDONLY, err);
+	if (rc != 0) {
+		npk_err_context(err, rc, "%.300s", path);
+		npk_store_close(s);
+	} else {
+		*out = s;
+	}
+	return rc;
+}
+
 void npki_store_ref(struct npk_store *s)
 {
 	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);

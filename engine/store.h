@@ -165,7 +165,8 @@ bool npki_is_refreshing(const struct npk_store *s); /* by this thread */
 void npki_store_ref(struct npk_store *s);
 void npki_store_put(struct npk_store *s);
 
-/* The parts of opening that npk_store_verify() also needs. */
+/* The parts of opening that npk_verify() and npk_repair() also need. bare(): the directory alone, nothing of it is read. */
+int npki_store_bare(struct npk_store **out, const char *path, struct npk_err *err);
 int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_id *id, struct npk_err *err);
 /* Changes of the table, by changes of our own. put() takes over the references; `cur` may be NULL. */
 struct npk_array *npki_table_find(struct npk_store *s, const void *name, size_t len); /* counted, or NULL */
@@ -182,5 +183,9 @@ void npki_store_empty(struct npk_store *s);
 
 /* Whether a file name is one that NumPack gives to data, bitmaps or manifests. */
 bool npki_is_store_file(const char *file);
+/* Whether it is one that interrupted work of NumPack leaves behind, and readers ignore. */
+bool npki_is_leftover(const char *file);
+#define NPKI_REPAIRED                                                                                                  \
+	".numpackfs.repair-" /* begins the names of the directories where npk_repair() keeps what it replaces */
 
 #endif

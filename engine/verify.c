@@ -1,6 +1,6 @@
 /* verify.c - every check of the format on one store: the metadata, each array with its files, and what else lies in the
  * directory. Opening an array makes most checks; here are those that reading does not need. */
-#include "store.h"
+#include "deep.h"
 #include "text.h"
 
 #include <dirent.h>
@@ -15,35 +15,14 @@
 
 #define NAME_MAX_WRITE 239 /* bytes of a name that every later operation of NumPack can work with */
 
-/* Files that belong to arrays. */
-struct used_files {
-	char **path;
-	size_t n;
+/* One check of a store. */
+struct check {
+	struct npk_store *s;
+	const struct npk_verify *how;
+	struct npki_notes notes;
+	struct npki_names used;  /* files that belong to arrays */
+	struct npki_names files; /* all that are read completely */
 };
-
-static int use_file(struct used_files *u, const char *path)
-{
-	char **more;
-
-	if ((u->n & (u->n - 1)) == 0) {
-		more = realloc(u->path, (u->n ? 2 * u->n : 1) * sizeof(char *));
-		if (!more)
-			return -ENOMEM;
-		u->path = more;
-	}
-	u->path[u->n] = strdup(path);
-	return u->path[u->n] ? (u->n++, 0) : -ENOMEM;
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static bool is_used(const struct used_files *u, const char *path)
-{
-	return u->n && bsearch(&path, u->path, u->n, sizeof(char *), by_text) != NULL;
-}
 
 struct totals {
 	uint64_t bytes;
@@ -58,8 +37,10 @@ static int add_total(void *ctx, const struct npki_ameta *m, struct npk_err *err)
 	return 0;
 }
 
-static int check_metadata(struct npk_store *s, struct npki_notes *notes, struct npk_err *err)
+static int check_metadata(struct check *c, struct npk_err *err)
 {
+	struct npk_store *s = c->s;
+	struct npki_notes *notes = &c->notes;
 	struct npki_file_id id;
 	struct npki_meta meta;
 	struct totals t = {0};
@@ -101,32 +82,64 @@ static int check_bools(struct npk_gen *g, struct npki_notes *notes, struct npk_e
 	return rc;
 }
 
-static int use_sources(struct used_files *u, const struct npk_gen *g)
+static int use_sources(struct npki_names *u, const struct npk_gen *g)
 {
 	for (size_t i = 0; i < g->nsegs; i++)
-		if (use_file(u, g->seg[i].file->path) != 0)
+		if (npki_names_add(u, g->seg[i].file->path) != 0)
 			return -ENOMEM;
 	for (size_t i = 0; i < g->nsources; i++)
-		if (use_file(u, g->source[i].path) != 0)
+		if (npki_names_add(u, g->source[i].path) != 0)
 			return -ENOMEM;
 	return 0;
 }
 
 /* A damaged array still owns its files. */
-static int use_names(struct used_files *u, const struct npk_array *a)
+static int use_names(struct npki_names *u, const struct npk_array *a)
 {
 	char *bitmap;
 	int rc = -ENOMEM;
 
 	if (asprintf(&bitmap, "deleted_%s.npkb", a->name) >= 0) {
-		rc = use_file(u, bitmap);
+		rc = npki_names_add(u, bitmap);
 		free(bitmap);
 	}
-	return rc == 0 ? use_file(u, a->entry->file) : rc;
+	return rc == 0 ? npki_names_add(u, a->entry->file) : rc;
 }
 
-static int check_array(struct npk_array *a, struct used_files *u, struct npki_notes *notes, struct npk_err *err)
+/* What is right, but not for every NumPack. */
+static void check_readers(const struct npk_array *a, struct npki_notes *notes)
 {
+	char shown[NPKI_SHOW_MAX], *canonical;
+
+	if (memchr(a->name, '/', a->name_len))
+		npki_note(notes, NPK_NOTE, "the name has a '/': NumPack itself cannot delete rows of it");
+	if (npki_is_manifest(a->entry->file)) {
+		npki_note(notes, NPK_NOTE, "segments: NumPack before 0.7 cannot read them");
+	} else if (asprintf(&canonical, "data_%s.npkd", a->name) >= 0) {
+		if (strcmp(canonical, a->entry->file) != 0)
+			npki_note(notes, NPK_NOTE, "data file %s: NumPack before 0.7 looks for its own name of it",
+				npki_show(shown, a->entry->file, strlen(a->entry->file)));
+		free(canonical);
+	}
+}
+
+/* Segments have a size of their own to keep to; load() has looked whether they are long enough. */
+static void check_segments(const struct npk_gen *g, struct npki_notes *notes)
+{
+	for (size_t i = 0; g->segmented && i < g->nsegs; i++) {
+		const struct npki_seg *seg = &g->seg[i];
+
+		if (seg->file->id.size > seg->nslots * g->info.row_bytes)
+			npki_note(notes, NPK_NOTE, "%.300s: byte %" PRIu64 ": %" PRIu64 " bytes follow the last row",
+				seg->file->path, seg->nslots * g->info.row_bytes,
+				seg->file->id.size - seg->nslots * g->info.row_bytes);
+	}
+}
+
+static int check_array(struct check *c, struct npk_array *a, struct npk_err *err)
+{
+	struct npki_layout from = {.entry = a->entry, .live = a->live, .known = a->known};
+	struct npki_notes *notes = &c->notes;
 	struct npk_gen *g = NULL;
 	struct npk_err why = {0};
 	int rc;
@@ -136,19 +149,23 @@ static int check_array(struct npk_array *a, struct used_files *u, struct npki_no
 			NAME_MAX_WRITE);
 	if (a->entry->shape.ndim == 0 && !a->entry->damage)
 		npki_note(notes, NPK_NOTE, "0 dimensions: NumPack itself ends its process when it loads such an array");
-	rc = npki_gen_load(&g, a->store, a->name, a->name_len, &(struct npki_layout){.entry = a->entry}, notes, &why);
+	if (c->how->deep && !a->entry->damage)
+		check_readers(a, notes);
+	rc = npki_gen_load(&g, a->store, a->name, a->name_len, &from, notes, &why);
 	if (rc == 0)
 		rc = npk_gen_map(g, &why);
 	if (rc == 0)
 		rc = check_bools(g, notes, &why);
+	if (rc == 0 && c->how->deep)
+		check_segments(g, notes);
 	if (rc == 0)
-		rc = use_sources(u, g);
+		rc = use_sources(&c->used, g);
 	npk_gen_put(g);
 	if (rc == -ENOMEM)
 		return npk_fail(err, ENOMEM, "no memory");
 	if (rc != 0)
 		npki_note(notes, NPK_DAMAGE, "%s", why.msg);
-	return use_names(u, a) == 0 ? 0 : npk_fail(err, ENOMEM, "no memory");
+	return use_names(&c->used, a) == 0 ? 0 : npk_fail(err, ENOMEM, "no memory");
 }
 
 static int by_file(const void *x, const void *y)
@@ -166,27 +183,42 @@ static void check_shared(struct npk_array **list, size_t n, struct npki_notes *n
 				list[i]->entry->file, list[i - 1]->name, list[i]->name);
 }
 
-static int check_arrays(struct npk_store *s, struct used_files *u, struct npki_notes *notes, struct npk_err *err)
+static bool is_wanted(const struct npk_verify *how, const struct npk_array *a)
 {
-	struct npk_array **list;
+	for (size_t i = 0; how->array && i < how->narrays; i++)
+		if (strlen(how->array[i]) == a->name_len && memcmp(how->array[i], a->name, a->name_len) == 0)
+			return true;
+	return !how->array;
+}
+
+static int check_arrays(struct check *c, struct npk_err *err)
+{
+	struct npk_array **list, *a;
 	char shown[NPKI_SHOW_MAX];
 	size_t n;
-	int rc = npk_store_list(s, &list, &n, err);
+	int rc = npk_store_list(c->s, &list, &n, err);
 
 	if (rc != 0)
 		return rc;
-	for (size_t i = 0; i < n && rc == 0; i++) {
-		notes->array = npki_show(shown, list[i]->name, list[i]->name_len);
-		rc = check_array(list[i], u, notes, err);
+	for (size_t i = 0; c->how->array && i < c->how->narrays && rc == 0; i++) {
+		a = NULL;
+		rc = npk_array_get(&a, c->s, c->how->array[i], err);
+		npk_array_put(a);
 	}
-	notes->array = NULL;
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		if (!is_wanted(c->how, list[i]))
+			continue;
+		c->notes.array = npki_show(shown, list[i]->name, list[i]->name_len);
+		rc = check_array(c, list[i], err);
+	}
+	c->notes.array = NULL;
 	if (rc == 0)
-		check_shared(list, n, notes);
+		check_shared(list, n, &c->notes);
 	npk_store_list_free(list, n);
 	return rc;
 }
 
-static bool is_leftover(const char *file)
+bool npki_is_leftover(const char *file)
 {
 	size_t n = strlen(file);
 
@@ -195,41 +227,179 @@ static bool is_leftover(const char *file)
 	       (strncmp(file, "temp_", 5) == 0 && n > 5 && strcmp(file + n - 5, ".npkd") == 0);
 }
 
-static void check_file(const struct used_files *u, const char *file, struct npki_notes *notes)
+/* Files that belong to the store and to no array. */
+static bool is_ours(const char *file)
 {
-	char shown[NPKI_SHOW_MAX];
+	static const char *const ours[] = {
+		NPKI_META_FILE, NPKI_LOCK, NPKI_JOURNAL, NPKI_JOURNAL_NEXT, NPKI_JOURNAL_NEW};
 
-	if (is_leftover(file))
-		npki_note(notes, NPK_NOTE, "%s: left over from interrupted work", npki_show(shown, file, strlen(file)));
-	else if (npki_is_store_file(file) && !is_used(u, file))
-		npki_note(notes, strncmp(file, "deleted_", 8) == 0 ? NPK_WARNING : NPK_NOTE, "%s: belongs to no array",
-			npki_show(shown, file, strlen(file)));
+	for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++)
+		if (strcmp(file, ours[i]) == 0)
+			return true;
+	return false;
 }
 
-static int check_directory(struct npk_store *s, struct used_files *u, struct npki_notes *notes, struct npk_err *err)
+/* The directory of an array's segments has the name of its manifest. */
+static bool is_segments(const struct check *c, const char *file)
 {
-	int fd = openat(s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	size_t n = strlen(file), tail = strlen("_segments");
+	char *manifest;
+	bool used = false;
+
+	if (n <= tail || strcmp(file + n - tail, "_segments") != 0)
+		return false;
+	if (asprintf(&manifest, "%.*s.npkseg", (int)(n - tail), file) >= 0) {
+		used = npki_names_has(&c->used, manifest);
+		free(manifest);
+	}
+	for (size_t i = 0; i < c->used.n && !used; i++) /* a changed manifest has a name of ours */
+		used = strncmp(c->used.path[i], file, n) == 0 && c->used.path[i][n] == '/';
+	return used;
+}
+
+static void check_file(struct check *c, const char *file, bool is_file)
+{
+	char shown[NPKI_SHOW_MAX];
+	struct npki_notes *notes = &c->notes;
+
+	npki_show(shown, file, strlen(file));
+	if (npki_is_leftover(file))
+		npki_note(notes, NPK_NOTE, "%s: left over from interrupted work", shown);
+	else if (npki_is_store_file(file) && !npki_names_has(&c->used, file))
+		npki_note(notes, strncmp(file, "deleted_", 8) == 0 ? NPK_WARNING : NPK_NOTE, "%s: belongs to no array",
+			shown);
+	else if (!c->how->deep || npki_names_has(&c->used, file) || is_ours(file))
+		return;
+	else if (strncmp(file, NPKI_REPAIRED, strlen(NPKI_REPAIRED)) == 0)
+		npki_note(notes, NPK_NOTE, "%s: what npk repair replaced; no reader needs it", shown);
+	else if (is_file || !is_segments(c, file))
+		npki_note(notes, NPK_NOTE, "%s: is no %s of a store", shown, is_file ? "file" : "directory");
+}
+
+int npki_list_dir(int dirfd, const char *path, struct npki_names *out, struct npk_err *err)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
 	if (!d) {
+		rc = npk_fail(err, errno, "%.300s: %s", path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
-		return npk_fail(err, errno, "%s", strerror(errno));
+		return rc;
 	}
-	if (u->n)
-		qsort(u->path, u->n, sizeof(char *), by_text);
-	while ((e = readdir(d)) != NULL)
-		check_file(u, e->d_name, notes);
+	while (rc == 0 && (e = readdir(d)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			rc = npki_names_add(out, e->d_name);
 	closedir(d);
-	return 0;
+	npki_names_sort(out);
+	return rc ? npk_fail(err, ENOMEM, "no memory") : 0;
 }
 
-int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *ndamage, struct npk_err *err)
+/* A segment that no list of segments names. Of a damaged array, no list is known. */
+static int check_segment_dir(struct check *c, const char *dir, struct npk_err *err)
 {
-	struct npki_notes notes = {.fn = fn, .ctx = ctx};
-	struct used_files u = {0};
-	struct npk_store *s;
+	struct npki_names l = {0};
+	char shown[NPKI_SHOW_MAX], *path;
+	bool known = false;
+	int rc = npki_list_dir(c->s->dirfd, dir, &l, err);
+
+	for (size_t i = 0; i < c->used.n && !known; i++)
+		known = strncmp(c->used.path[i], dir, strlen(dir)) == 0 && c->used.path[i][strlen(dir)] == '/';
+
+	for (size_t i = 0; i < l.n && rc == 0; i++) {
+		if (asprintf(&path, "%s/%s", dir, l.path[i]) < 0) {
+			rc = npk_fail(err, ENOMEM, "no memory");
+			break;
+		}
+		if (known && !npki_names_has(&c->used, path))
+			npki_note(&c->notes, NPK_NOTE, "%s: belongs to no array", npki_show(shown, path, strlen(path)));
+		if (npki_names_add(&c->files, path) != 0)
+			rc = npk_fail(err, ENOMEM, "no memory");
+		free(path);
+	}
+	npki_names_fini(&l);
+	return rc;
+}
+
+static int check_directory(struct check *c, struct npk_err *err)
+{
+	struct npki_names l = {0};
+	struct npki_file_id id;
+	int rc = npki_list_dir(c->s->dirfd, ".", &l, err);
+
+	for (size_t i = 0; i < l.n && rc == 0; i++) {
+		bool is_file = npki_stat_file(c->s->dirfd, l.path[i], &id, NULL) == 0;
+
+		check_file(c, l.path[i], is_file);
+		if (is_file && npki_names_add(&c->files, l.path[i]) != 0)
+			rc = npk_fail(err, ENOMEM, "no memory");
+		else if (!is_file && c->how->deep && is_segments(c, l.path[i]))
+			rc = check_segment_dir(c, l.path[i], err);
+	}
+	npki_names_fini(&l);
+	return rc;
+}
+
+/* Everything that is there, or only what the arrays asked for have. */
+static int check_files(struct check *c, struct npk_err *err)
+{
+	int rc = 0;
+
+	npki_names_sort(&c->used);
+	if (!c->how->array)
+		rc = check_directory(c, err);
+	if (rc != 0 || !c->how->deep)
+		return rc;
+	for (size_t i = 0; i < c->used.n && rc == 0; i++)
+		if (npki_is_plain_path(c->used.path[i], strlen(c->used.path[i])))
+			rc = npki_names_add(&c->files, c->used.path[i]);
+	npki_names_sort(&c->files);
+	return rc ? npk_fail(err, ENOMEM, "no memory") : npki_deep_read(c->s->dirfd, &c->files, c->how, &c->notes, err);
+}
+
+static int check_store(struct check *c, struct npk_err *err)
+{
+	int rc = check_metadata(c, err);
+
+	if (rc == 0)
+		rc = check_arrays(c, err);
+	if (rc == 0 && c->how->deep && !c->how->array)
+		rc = npki_deep_journal(c->s, &c->notes, err);
+	return rc == 0 ? check_files(c, err) : rc;
+}
+
+/* A store that cannot be opened: what is there is read all the same. `why` is the reason, and damage. */
+static int check_closed(struct check *c, const char *path, const struct npk_err *why, struct npk_err *err)
+{
+	uint64_t before;
+	int rc;
+
+	if (why->code == EUCLEAN)
+		npki_note(&c->notes, NPK_DAMAGE, "%s", why->msg);
+	if (!c->how->deep)
+		return 0;
+	rc = npki_store_bare(&c->s, path, err);
+	before = c->notes.ndamage;
+	if (rc == 0)
+		rc = npki_deep_journal(c->s, &c->notes, err);
+	if (rc == 0 && why->code == EBUSY && c->notes.ndamage == before)
+		npki_note(&c->notes, NPK_DAMAGE, "%s", why->msg);
+	return rc == 0 ? check_files(c, err) : rc;
+}
+
+/* A store with a journal that nobody finishes is no reason to give up. */
+static bool is_left_busy(const char *path, const struct npk_verify *how, const struct npk_err *why)
+{
+	char owner[NPK_OWNER_MAX];
+
+	return how->deep && why->code == EBUSY && npk_lock_owner(path, owner, NULL) == 0;
+}
+
+int npk_verify(const char *path, const struct npk_verify *how, npk_finding_fn *fn, void *ctx, uint64_t *ndamage,
+	struct npk_err *err)
+{
+	struct check c = {.how = how, .notes = {.fn = fn, .ctx = ctx}};
 	struct npk_err why;
 	struct stat st;
 	int rc;
@@ -237,23 +407,21 @@ int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *
 	if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) /* which files a store has is no question to a package */
 		return npk_fail(
 			err, ENOTDIR, "%.300s: is no directory; a package is checked by npk pkginfo --check", path);
-	rc = npk_store_open(&s, path, NPK_RDONLY, &why);
-	if (rc == -EUCLEAN) {
-		npki_note(&notes, NPK_DAMAGE, "%s", why.msg);
-		*ndamage = notes.ndamage;
-		return 0;
-	}
-	if (rc != 0)
-		return npk_fail(err, why.code, "%s", why.msg);
-	rc = check_metadata(s, &notes, err);
+	rc = npk_store_open(&c.s, path, NPK_RDONLY, &why);
 	if (rc == 0)
-		rc = check_arrays(s, &u, &notes, err);
-	if (rc == 0)
-		rc = check_directory(s, &u, &notes, err);
-	npk_store_close(s);
-	for (size_t i = 0; i < u.n; i++)
-		free(u.path[i]);
-	free(u.path);
-	*ndamage = notes.ndamage;
+		rc = check_store(&c, err);
+	else if (rc == -EUCLEAN || is_left_busy(path, how, &why))
+		rc = check_closed(&c, path, &why, err);
+	else
+		rc = npk_fail(err, why.code, "%s", why.msg);
+	npk_store_close(c.s);
+	npki_names_fini(&c.used);
+	npki_names_fini(&c.files);
+	*ndamage = c.notes.ndamage;
 	return rc;
+}
+
+int npk_store_verify(const char *path, npk_finding_fn *fn, void *ctx, uint64_t *ndamage, struct npk_err *err)
+{
+	return npk_verify(path, &(struct npk_verify){0}, fn, ctx, ndamage, err);
 }

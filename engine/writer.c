@@ -152,14 +152,52 @@ uint64_t npki_tick(struct npki_writer *w)
 
 /* --- the lock file ---------------------------------------------------------------------------------------------------- */
 
-static int busy(const struct npk_store *s, int fd, struct npk_err *err)
+static void read_owner(int fd, char owner[NPK_OWNER_MAX])
 {
-	char owner[256] = "";
-	ssize_t n = pread(fd, owner, sizeof(owner) - 1, 0);
+	ssize_t n = pread(fd, owner, NPK_OWNER_MAX - 1, 0);
 
 	owner[n > 0 ? n : 0] = 0;
 	owner[strcspn(owner, "\n")] = 0;
-	return npk_fail(err, EBUSY, "%.200s: is being written by %s", s->path, owner[0] ? owner : "another process");
+	if (!owner[0])
+		snprintf(owner, NPK_OWNER_MAX, "another process");
+}
+
+static int busy(const struct npk_store *s, int fd, struct npk_err *err)
+{
+	char owner[NPK_OWNER_MAX];
+
+	read_owner(fd, owner);
+	return npk_fail(err, EBUSY, "%.200s: is being written by %s", s->path, owner);
+}
+
+int npki_lock_owner(int dirfd, char owner[NPK_OWNER_MAX], struct npk_err *err)
+{
+	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct npki_file_id id;
+	int fd, rc = npki_stat_file(dirfd, NPKI_LOCK, &id, err);
+
+	if (rc != 0 || !id.exists)
+		return rc;
+	rc = npki_open_file(dirfd, NPKI_LOCK, &fd, NULL, err);
+	if (rc != 0)
+		return rc == -ENOENT ? 0 : rc;
+	if (fcntl(fd, F_OFD_GETLK, &l) != 0)
+		rc = npk_fail(err, errno, NPKI_LOCK ": %s", strerror(errno));
+	else if (l.l_type != F_UNLCK)
+		rc = (read_owner(fd, owner), 1);
+	close(fd);
+	return rc;
+}
+
+int npk_lock_owner(const char *path, char owner[NPK_OWNER_MAX], struct npk_err *err)
+{
+	int rc, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return npk_fail(err, errno, "%.300s: %s", path, strerror(errno));
+	rc = npki_lock_owner(fd, owner, err);
+	close(fd);
+	return rc < 0 ? npk_err_context(err, rc, "%.300s", path) : rc;
 }
 
 /* An OFD lock: it belongs to the open file, so that two stores of one process exclude one another too. */

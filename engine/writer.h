@@ -22,6 +22,8 @@ int npki_names_add(struct npki_names *l, const char *path);
 void npki_names_sort(struct npki_names *l);                        /* and drops repeats */
 bool npki_names_has(const struct npki_names *l, const char *path); /* of a sorted list */
 void npki_names_fini(struct npki_names *l);
+/* What is in the directory `path` below dirfd, sorted. */
+int npki_list_dir(int dirfd, const char *path, struct npki_names *out, struct npk_err *err);
 
 /* Bytes that a record relies on, or will write in place (redo), and no seal has covered. */
 struct npki_extent {
@@ -98,6 +100,8 @@ struct npki_writer {
 int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err);
 int npki_writer_new(struct npk_store *s, struct npk_err *err);
 void npki_writer_free(struct npk_store *s);
+/* Who holds the lock file of a directory: 1 and what it says, 0: nobody does. */
+int npki_lock_owner(int dirfd, char owner[NPK_OWNER_MAX], struct npk_err *err);
 void npki_release_lock(struct npki_writer *w); /* no matter who inherited its descriptor */
 
 /* --- one change ------------------------------------------------------------------------------------------------------- */
@@ -219,6 +223,10 @@ int npki_reload_metadata(struct npk_store *s, struct npk_err *err);
 int npki_recover(struct npk_store *s, struct npk_err *err);
 /* At the open of a store for writing: if a dead process left a journal, and no living one holds the lock. */
 int npki_recover_at_open(struct npk_store *s, struct npk_err *err);
+/* -EBUSY: the metadata on disk is not the one that the journal changes. */
+int npki_journal_fits(struct npk_store *s, struct npk_err *err);
+/* Whether the bytes that a record relies on are there. */
+bool npki_jrec_holds(struct npk_store *s, const struct npki_jrec *rec);
 /* Applies a live or left journal in memory, for a store that is only read. */
 int npki_replay_readonly(struct npk_store *s, struct npk_err *err);
 /* Applies what was added to the journal since. 1: done; 0: it is another one, or cannot be followed: replay it anew. Under

@@ -192,3 +192,19 @@ class Mounted:
 
     def kill(self):
         self.mounter.kill(self.m)
+
+
+def crashed(directory):
+    """A store whose writer was killed, and left it with a journal. Its arrays as they must be are in `directory`/want.npz."""
+    lib = Library(directory / "crashed.npk", directory / "scratch")
+    x, more = np.arange(200, dtype="i4").reshape(50, 4), np.arange(100, 120, dtype="i4").reshape(5, 4)
+    lib.save("x", x)
+    lib.sync()
+    lib.append("x", more)
+    lib.save("y", np.arange(7.0))
+    lib.drop("x", [1, 3, 52])
+    lib.save("z", np.arange(9, dtype="u1"))
+    lib.kill()
+    np.savez(directory / "want.npz", x=np.delete(np.concatenate([x, more]), [1, 3, 52], axis=0), y=np.arange(7.0),
+             z=np.arange(9, dtype="u1"))
+    return directory / "crashed.npk"

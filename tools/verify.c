@@ -1,10 +1,12 @@
 /* verify.c - npk verify: every check of the format, and what it finds. */
+#include "progress.h"
 #include "tool.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 enum {
+	DEEP,
 	JSON,
 	QUIET
 };
@@ -16,6 +18,8 @@ enum {
 }; /* the exit statuses of this command */
 
 static const struct npkt_opt opts[] = {
+	[DEEP] = {"deep", NULL, 'd',
+		"read every byte of every file, check the journal, name files that belong to nothing"},
 	[JSON] = {"json", NULL, 'j', "one JSON object with all findings"},
 	[QUIET] = {"quiet", NULL, 'q', "print nothing, only exit"},
 	{0},
@@ -115,12 +119,25 @@ static void end(const struct report *r, uint64_t ndamage, const struct npk_err *
 static int run(const struct npkt_args *args)
 {
 	struct report r = {.json = args->opt[JSON], .quiet = args->opt[QUIET]};
+	struct npk_verify how = {.deep = args->opt[DEEP]};
+	struct npkt_progress progress;
 	uint64_t ndamage = 0;
 	struct npk_err err;
 	int rc;
 
+	if (args->noperands > 1) {
+		how.array = (const char *const *)args->operand + 1;
+		how.narrays = (size_t)args->noperands - 1;
+	}
+	if (how.deep) {
+		npkt_progress_begin(&progress, "reading");
+		how.progress = npkt_progress;
+		how.ctx = &progress;
+	}
 	begin(&r, args->operand[0]);
-	rc = npk_store_verify(args->operand[0], found, &r, &ndamage, &err);
+	rc = npk_verify(args->operand[0], &how, found, &r, &ndamage, &err);
+	if (how.deep)
+		npkt_progress_end(&progress);
 	end(&r, ndamage, rc ? &err : NULL);
 	if (rc != 0) {
 		npkt_failed_store(args->operand[0], &err);
@@ -131,19 +148,20 @@ static int run(const struct npkt_args *args)
 
 const struct npkt_cmd npkt_verify = {
 	.name = "verify",
-	.operands = "STORE",
+	.operands = "STORE [ARRAY...]",
 	.min = 1,
-	.max = 1,
+	.max = -1,
 	.help = "apply every check of the format to a store",
 	.more = "Prints one line for each finding, \"severity: array: text\", and whether the store is clean. Nothing "
 		"on disk\n"
-		"changes. The exit status is 0 for a clean store (notes and warnings do no harm), 1 when there is "
-		"damage, 2 when\n"
-		"the store could not be checked.\n"
+		"changes. With ARRAY, of the arrays only those are checked. The exit status is 0 for a clean store "
+		"(notes and\n"
+		"warnings do no harm), 1 when there is damage, 2 when the store could not be checked.\n"
 		"\n"
 		"Examples:\n"
 		"  npk verify digits.npk\n"
 		"  npk verify --quiet digits.npk && echo sound\n"
+		"  npk verify --deep digits.npk images labels\n"
 		"  npk verify --json digits.npk\n",
 	.opts = opts,
 	.usage_status = UNCHECKED,

@@ -176,7 +176,7 @@ void disk_free(struct disk *d)
 
 void disk_record(struct disk *d)
 {
-	npki_io_set_hook(&(struct npki_io_hook){record, d});
+	npki_io_set_hook(&(struct npki_io_hook){record, d, NULL});
 }
 
 void disk_stop(void)

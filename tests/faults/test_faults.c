@@ -686,7 +686,7 @@ TEST(rows_replaced_again_wait_for_no_sync)
 	snprintf(path, sizeof(path), "%s/live", scratch);
 	s = prepare(path, 0, states, &n);
 	T_CHECK(op_replace(s, NULL) == 0);
-	npki_io_set_hook(&(struct npki_io_hook){count_syncs, &syncs});
+	npki_io_set_hook(&(struct npki_io_hook){count_syncs, &syncs, NULL});
 	for (int i = 0; i < 10; i++)
 		T_CHECK(op_replace(s, NULL) == 0);
 	T_CHECKF(syncs == 0, "%d syncs", syncs);
