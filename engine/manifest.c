@@ -163,6 +163,35 @@ int npki_manifest_check(const struct npki_manifest *m, const char *path, uint64_
 	return 0;
 }
 
+static void manifest_string(struct npk_text *t, const char *s)
+{
+	npk_text_add(t, "\"", 1);
+	for (; *s; s++)
+		if (*s == '"' || *s == '\\')
+			npk_text_printf(t, "\\%c", *s);
+		else if (*s == '\n')
+			npk_text_add(t, "\\n", 2);
+		else if (*s == '\t')
+			npk_text_add(t, "\\t", 2);
+		else if ((uint8_t)*s < 0x20)
+			npk_text_printf(t, "\\u%04x", *s);
+		else
+			npk_text_add(t, s, 1);
+	npk_text_add(t, "\"", 1);
+}
+
+void npki_manifest_text(struct npk_text *t, const struct npki_manifest *m)
+{
+	npk_text_printf(t, "{\n  \"version\": 1,\n  \"segments\": [");
+	for (size_t i = 0; i < m->nsegs; i++) {
+		npk_text_printf(t, "%s\n    {\n      \"file\": ", i ? "," : "");
+		manifest_string(t, m->seg[i].file);
+		npk_text_printf(t, ",\n      \"rows\": %" PRIu64 ",\n      \"bytes\": %" PRIu64 "\n    }",
+			m->seg[i].rows, m->seg[i].bytes);
+	}
+	npk_text_printf(t, "%s]\n}", m->nsegs ? "\n  " : "");
+}
+
 void npki_manifest_fini(struct npki_manifest *m)
 {
 	for (size_t i = 0; i < m->nsegs; i++)

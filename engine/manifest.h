@@ -20,6 +20,8 @@ int npki_manifest_parse(const void *buf, size_t len, const char *path, struct np
 /* The segments against the array: bytes = rows * row_bytes, together at least nslots rows. */
 int npki_manifest_check(const struct npki_manifest *m, const char *path, uint64_t nslots, uint64_t row_bytes,
 	uint64_t *rows_held, struct npk_err *err);
+/* As NumPack writes it. */
+void npki_manifest_text(struct npk_text *t, const struct npki_manifest *m);
 void npki_manifest_fini(struct npki_manifest *m);
 
 #endif

@@ -724,6 +724,54 @@ struct npk_verify { /* zeroed: as npk_store_verify() */
 int npk_verify(const char *path, const struct npk_verify *how, npk_finding_fn *fn, void *ctx, uint64_t *ndamage,
 	struct npk_err *err);
 
+/* --- repairing --------------------------------------------------------------------------------------------------- */
+
+enum npk_journal_wish {
+	NPK_JOURNAL_FITTING, /* carry it out when the metadata is the one it was written for; else refuse */
+	NPK_JOURNAL_REPLAY, /* carry it out on the metadata it was written for (numpackfs.base); without that on what is there */
+	NPK_JOURNAL_DISCARD /* put it aside, with the changes in it */
+};
+
+/* What nobody but the user knows of an array whose entry in the metadata is lost or makes no sense. */
+struct npk_repair_array {
+	const char *name;
+	unsigned dtype;
+	bool has_shape, any_rows; /* any_rows: shape.dim[0] is as many rows as the data file holds */
+	struct npk_shape shape;
+};
+
+struct npk_repair { /* zeroed: only tell */
+	bool apply;
+	enum npk_journal_wish journal;
+	const struct npk_repair_array *array;
+	size_t narrays;
+};
+
+struct npk_repair_step {
+	bool left;                         /* no change: damage that stays, and `what` says what it needs */
+	const char *array;                 /* NULL: the store as a whole */
+	const char *file;                  /* relative to the store */
+	uint64_t byte;                     /* of the file, where the change begins */
+	const char *what;                  /* one line */
+	const char *old_value, *new_value; /* NULL when `left` */
+};
+
+struct npk_repair_result {
+	uint64_t nchanges, nleft;
+	char kept
+		[64]; /* the directory in the store that has what was replaced, cut off or removed; empty: nothing was */
+};
+
+/* Finds what is damaged and can be mended, calls `fn` for each change before it is made, and with `apply` makes them. Nothing
+ * is lost: what is replaced, cut off or removed is kept in the directory `kept` of the store, beside a list of the changes.
+ * No row is hidden and no array forgotten by guessing: what cannot be known stays as it is and is told. Ended at any
+ * moment (the process, the machine) it leaves a store that is no worse, and can be run again. -EBUSY: another process
+ * writes the store; -EUCLEAN: a journal is there that must be replayed or discarded first, see `journal`; -EINVAL: an
+ * array was described that needs no description, or a description does not fit its files. */
+typedef void npk_repair_fn(void *ctx, const struct npk_repair_step *step);
+int npk_repair(const char *path, const struct npk_repair *how, npk_repair_fn *fn, void *ctx,
+	struct npk_repair_result *result, struct npk_err *err);
+
 /* --- SIGBUS ------------------------------------------------------------------------------------------------------ */
 
 /* A data file that another process truncates turns reads of its mapping into SIGBUS. After this call, once per process,

@@ -268,9 +268,9 @@ static int check_base(struct recovery *r, uint64_t hash)
 		}
 	}
 	return npk_fail(r->err, EBUSY,
-		NPKI_META_FILE
-		": was changed by another program since " NPKI_JOURNAL " was written: npk repair "
-		"--replay makes the journal's changes to it, npk repair --discard-journal keeps it as it is");
+		NPKI_META_FILE ": was changed by another program since " NPKI_JOURNAL
+			       " was written: npk repair --discard-journal keeps its "
+			       "changes and loses ours, npk repair --replay goes back to " NPKI_BASE " and to ours");
 }
 
 /* Applies what holds, in order, up to the first record that does not. */
@@ -577,7 +577,7 @@ static int recover(struct recovery *r)
 
 	if (rc == 0)
 		rc = npki_disk_hash(r->s, &hash, r->err);
-	if (rc == 0)
+	if (rc == 0 && !r->s->writer->replay_anyway)
 		rc = check_base(r, hash);
 	if (rc == 0 && r->from)
 		rc = npki_redo_checkpoint(r->s, r->rec[r->from - 1].payload, r->rec[r->from - 1].len, r->err);

@@ -85,36 +85,12 @@ int npki_sink_write(struct npki_sink *k, const void *bytes, size_t len, struct n
 	return rc;
 }
 
-static void manifest_string(struct npk_text *t, const char *s)
-{
-	npk_text_add(t, "\"", 1);
-	for (; *s; s++)
-		if (*s == '"' || *s == '\\')
-			npk_text_printf(t, "\\%c", *s);
-		else if (*s == '\n')
-			npk_text_add(t, "\\n", 2);
-		else if (*s == '\t')
-			npk_text_add(t, "\\t", 2);
-		else if ((uint8_t)*s < 0x20)
-			npk_text_printf(t, "\\u%04x", *s);
-		else
-			npk_text_add(t, s, 1);
-	npk_text_add(t, "\"", 1);
-}
-
 int npki_write_manifest(struct npki_tx *tx, const struct npki_manifest *m, char path[64], struct npk_err *err)
 {
 	struct npk_text t = {0};
 	int fd, rc;
 
-	npk_text_printf(&t, "{\n  \"version\": 1,\n  \"segments\": [");
-	for (size_t i = 0; i < m->nsegs; i++) {
-		npk_text_printf(&t, "%s\n    {\n      \"file\": ", i ? "," : "");
-		manifest_string(&t, m->seg[i].file);
-		npk_text_printf(&t, ",\n      \"rows\": %" PRIu64 ",\n      \"bytes\": %" PRIu64 "\n    }",
-			m->seg[i].rows, m->seg[i].bytes);
-	}
-	npk_text_printf(&t, "%s]\n}", m->nsegs ? "\n  " : "");
+	npki_manifest_text(&t, m);
 	rc = t.bad ? npk_fail(err, ENOMEM, "no memory") : npki_tx_create(tx, ".npkseg", path, &fd, err);
 	if (rc == 0) {
 		rc = npki_pwrite_all(fd, t.p, t.len, 0, path, err);

@@ -231,7 +231,7 @@ bool npki_is_leftover(const char *file)
 static bool is_ours(const char *file)
 {
 	static const char *const ours[] = {
-		NPKI_META_FILE, NPKI_LOCK, NPKI_JOURNAL, NPKI_JOURNAL_NEXT, NPKI_JOURNAL_NEW};
+		NPKI_META_FILE, NPKI_LOCK, NPKI_JOURNAL, NPKI_JOURNAL_NEXT, NPKI_JOURNAL_NEW, NPKI_BASE};
 
 	for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++)
 		if (strcmp(file, ours[i]) == 0)

@@ -162,12 +162,12 @@ static void read_owner(int fd, char owner[NPK_OWNER_MAX])
 		snprintf(owner, NPK_OWNER_MAX, "another process");
 }
 
-static int busy(const struct npk_store *s, int fd, struct npk_err *err)
+static int busy(const char *path, int fd, struct npk_err *err)
 {
 	char owner[NPK_OWNER_MAX];
 
 	read_owner(fd, owner);
-	return npk_fail(err, EBUSY, "%.200s: is being written by %s", s->path, owner);
+	return npk_fail(err, EBUSY, "%.200s: is being written by %s", path, owner);
 }
 
 int npki_lock_owner(int dirfd, char owner[NPK_OWNER_MAX], struct npk_err *err)
@@ -221,44 +221,78 @@ int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err)
 	return 0;
 }
 
-/* A forked child has the same open file, and with it the lock: closing alone would leave the lock to the child. */
-void npki_release_lock(struct npki_writer *w)
+/* Nobody's name is left in it: what is found there later is the name of a process that died. */
+void npki_unlock_dir(int fd)
 {
 	struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
+	if (ftruncate(fd, 0) != 0)
+		errno = 0;          /* the name is only for people, and the lock itself says that it is free */
+	fcntl(fd, F_OFD_SETLK, &l); /* cannot fail for a lock that is held, and the close follows */
+	close(fd);
+}
+
+/* A forked child has the same open file, and with it the lock: closing alone would leave the lock to the child. */
+void npki_release_lock(struct npki_writer *w)
+{
 	if (w->lock_fd < 0)
 		return;
-	fcntl(w->lock_fd, F_OFD_SETLK, &l); /* cannot fail for a lock that is held, and the close follows */
-	close(w->lock_fd);
+	npki_unlock_dir(w->lock_fd);
 	w->lock_fd = -1;
 }
 
-static int take_lock(struct npk_store *s, struct npk_err *err)
+static int lock_within(int dirfd, const char *path, int timeout_ms, int *out, struct npk_err *err)
 {
-	struct npki_writer *w = s->writer;
-	int fd = openat(s->dirfd, NPKI_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666), rc, waited = 0;
+	int fd = openat(dirfd, NPKI_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666), rc, waited = 0;
 
 	if (fd < 0)
 		return npk_fail(err, errno == EACCES ? EROFS : errno, NPKI_LOCK ": %s", strerror(errno));
 	while ((rc = try_lock(fd)) == -EAGAIN || rc == -EACCES) {
-		if (waited >= w->lock_timeout_ms) {
-			busy(s, fd, err);
+		if (waited >= timeout_ms) {
+			busy(path, fd, err);
 			close(fd);
 			return -EBUSY;
 		}
 		usleep(LOCK_POLL_MS * 1000);
 		waited += LOCK_POLL_MS;
 	}
-	if (rc == 0)
-		rc = npki_write_owner(w, fd, err);
-	else
-		npk_fail(err, -rc, NPKI_LOCK ": cannot be locked: %s", strerror(-rc));
+	if (rc != 0) {
+		close(fd);
+		return npk_fail(err, -rc, NPKI_LOCK ": cannot be locked: %s", strerror(-rc));
+	}
+	*out = fd;
+	return 0;
+}
+
+static int take_lock(struct npk_store *s, struct npk_err *err)
+{
+	struct npki_writer *w = s->writer;
+	int fd, rc = lock_within(s->dirfd, s->path, w->lock_timeout_ms, &fd, err);
+
+	if (rc != 0)
+		return rc;
+	rc = npki_write_owner(w, fd, err);
 	if (rc != 0) {
 		close(fd);
 		return rc;
 	}
 	w->lock_fd = fd;
 	return 0;
+}
+
+int npki_lock_dir(int dirfd, const char *path, int *fd, struct npk_err *err)
+{
+	char owner[] = "npk repair";
+	const struct npki_writer us = {.owner = owner};
+	int rc = lock_within(dirfd, path, 0, fd, err);
+
+	if (rc == 0)
+		rc = npki_write_owner(&us, *fd, err);
+	if (rc != 0 && *fd >= 0) {
+		close(*fd);
+		*fd = -1;
+	}
+	return rc;
 }
 
 int npki_recover_at_open(struct npk_store *s, struct npk_err *err)

@@ -45,6 +45,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_score,
 	&npkt_merge,
 	&npkt_verify,
+	&npkt_repair,
 	&npkt_pack,
 	&npkt_unpack,
 	&npkt_pkginfo,

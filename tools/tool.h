@@ -64,6 +64,7 @@ extern const struct npkt_cmd npkt_search;
 extern const struct npkt_cmd npkt_score;
 extern const struct npkt_cmd npkt_merge;
 extern const struct npkt_cmd npkt_verify;
+extern const struct npkt_cmd npkt_repair;
 extern const struct npkt_cmd npkt_batch;
 extern const struct npkt_cmd npkt_stats;
 extern const struct npkt_cmd npkt_top;
