@@ -21,6 +21,12 @@ def rows_of(index, n, name, wrong=TypeError):
     `wrong` is raised for an index of another kind, ValueError for a mask of another length or an array of more dimensions,
     IndexError for a row that is not there.
     """
+    # A list of ints is what most callers give, and numpy takes longer to find out that it is one.
+    if type(index) is list and {*map(type, index)} == {int}:
+        try:
+            return _in_range(np.fromiter(index, np.int64, len(index)), n, name)
+        except OverflowError:       # more than an int64 holds: below, as a row that is not there
+            pass
     if isinstance(index, slice):
         try:
             return range(*index.indices(n))
@@ -57,9 +63,18 @@ def rows_of(index, n, name, wrong=TypeError):
 
 
 def _checked(a, n, name):
-    bad = (a >= n) | (a < -n) if a.dtype.kind == "i" else a >= n
-    if bad.any():
-        one(int(a[bad.argmax()]), n, name)
-    a = a.astype(np.int64)      # a copy: the caller's stays as it is
-    a[a < 0] += n
+    if a.dtype.kind == "u" and (a >= n).any():      # before they could become negative
+        one(int(a[(a >= n).argmax()]), n, name)
+    return _in_range(a.astype(np.int64), n, name)      # a copy: the caller's stays as it is
+
+
+def _in_range(a, n, name):
+    """Makes the negative ones of `a`, int64 and ours, count from the end."""
+    if a.size == 0:
+        return a
+    low = a.min()
+    if low < -n or a.max() >= n:
+        one(int(a[((a >= n) | (a < -n)).argmax()]), n, name)
+    if low < 0:
+        a[a < 0] += n
     return a
