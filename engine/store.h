@@ -2,13 +2,14 @@
  *
  * Locks, outermost first. Never take a lower number while you hold a higher one.
  *   1  the mount's table of nodes: no engine call is made under it
- *   2  writer->sync_lock   one seal or checkpoint at a time; held across its fsyncs
- *   3  writer->lock        one change at a time; held across its writes, never across an fsync, but for the first change and
+ *   2  writer->name_lock   one sync at a time gives names back
+ *   3  writer->sync_lock   one seal or checkpoint at a time; held across its fsyncs
+ *   4  writer->lock        one change at a time; held across its writes, never across an fsync, but for the first change and
  *                          when what another program did to the metadata is undone
- *   4  store->refresh_lock one refresh at a time; held across its stats and reads, never while calling back
- *   5  store->table_lock   which arrays exist (rwlock)
- *   6  array->lock         the entry and the current generation; held across the load of a layout
- *   7  gen->map_lock, file->lock   one thread maps the data files */
+ *   5  store->refresh_lock one refresh at a time; held across its stats and reads, never while calling back
+ *   6  store->table_lock   which arrays exist (rwlock)
+ *   7  array->lock         the entry and the current generation; held across the load of a layout
+ *   8  gen->map_lock, file->lock   one thread maps the data files */
 #ifndef NPKI_STORE_H
 #define NPKI_STORE_H
 

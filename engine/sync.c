@@ -113,10 +113,11 @@ static int add_naming(struct namings *w, const struct npk_array *a, char *to)
 }
 
 /* Arrays with a name of ours that NumPack's own name is free for; where all are blocked (an exchange), they first go to
- * fresh names. Under w->lock. */
+ * fresh names. A retired file is still what the metadata on disk says, or what a transaction shows: its name waits. Under
+ * w->sync_lock, for a checkpoint under way has taken the list of the retired along, and w->lock. */
 static int find_namings(struct npk_store *s, struct namings *out, struct npk_err *err)
 {
-	struct npki_names *old = &s->writer->retired; /* while a transaction may still show them */
+	struct npki_names *old = &s->writer->retired;
 	struct npk_array **list;
 	const char **used;
 	char *to;
@@ -125,8 +126,7 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 
 	if (rc != 0)
 		return rc;
-	if (s->writer->txns)
-		npki_names_sort(old);
+	npki_names_sort(old);
 	used = malloc((n + 1) * sizeof(char *));
 	rc = used ? 0 : -ENOMEM;
 	for (size_t i = 0; i < n && rc == 0; i++)
@@ -142,7 +142,7 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 			rc = -ENOMEM;
 			break;
 		}
-		if (strcmp(to, e->file) == 0 || (s->writer->txns && npki_names_has(old, to))) {
+		if (strcmp(to, e->file) == 0 || npki_names_has(old, to)) {
 			free(to);
 		} else if (bsearch(&to, used, n, sizeof(char *), by_file)) {
 			free(to);
@@ -210,29 +210,52 @@ static int own_names(struct npki_tx *tx, const struct namings *w, struct npk_err
 	return npki_tx_commit(tx, err);
 }
 
+/* One that was changed meanwhile keeps the name it has got. Under w->lock. */
+static bool is_current(struct npk_store *s, const struct naming *x)
+{
+	struct npk_array *a = npki_table_find(s, x->name, x->name_len);
+	bool current = a && strcmp(a->entry->file, x->from) == 0;
+
+	npk_array_put(a);
+	return current;
+}
+
 static int take_names(struct npk_store *s, const struct namings *w, struct npk_err *err)
+{
+	struct npki_tx tx;
+	size_t taken = 0;
+	int rc = npki_tx_begin(&tx, s, err);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < w->n && rc == 0; i++) {
+		if (!is_current(s, &w->l[i]))
+			continue;
+		rc = link_name(s, &w->l[i], err);
+		npki_tx_file(&tx, w->l[i].name, w->l[i].name_len, w->l[i].to);
+		taken++;
+	}
+	if (rc == 0 && taken > 0)
+		rc = npki_sync_dir(s->dirfd, err);
+	if (rc == 0 && taken > 0)
+		return npki_tx_commit(&tx, err);
+	npki_tx_abort(&tx);
+	return rc;
+}
+
+/* Under w->sync_lock. */
+static int own_free_names(struct npk_store *s, struct namings *w, struct npk_err *err)
 {
 	struct npki_tx tx;
 	int rc = npki_tx_begin(&tx, s, err);
 
 	if (rc != 0)
 		return rc;
-	for (size_t i = 0; i < w->n && rc == 0; i++)
-		rc = link_name(s, &w->l[i], err);
-	if (rc == 0)
-		rc = npki_sync_dir(s->dirfd, err);
-	for (size_t i = 0; i < w->n && rc == 0; i++) {
-		struct npk_array *a = npki_table_find(s, w->l[i].name, w->l[i].name_len);
-
-		/* one that was changed meanwhile keeps the name it has got; the link is left to the checkpoint */
-		if (a && strcmp(a->entry->file, w->l[i].from) == 0)
-			npki_tx_file(&tx, w->l[i].name, w->l[i].name_len, w->l[i].to);
-		else if (npki_names_add(&s->writer->retired, w->l[i].to) != 0)
-			rc = npk_fail(err, ENOMEM, "no memory");
-		npk_array_put(a);
-	}
-	if (rc == 0)
-		return npki_tx_commit(&tx, err);
+	rc = find_namings(s, w, err);
+	if (rc == 0 && w->n == 0 && w->blocked)
+		rc = find_fresh(s, w, err);
+	if (rc == 0 && w->n > 0)
+		return own_names(&tx, w, err);
 	npki_tx_abort(&tx);
 	return rc;
 }
@@ -241,19 +264,12 @@ static int take_names(struct npk_store *s, const struct namings *w, struct npk_e
 static int name_round(struct npk_store *s, bool *more, struct npk_err *err)
 {
 	struct namings w = {0};
-	struct npki_tx tx;
-	int rc = npki_tx_begin(&tx, s, err);
+	int rc;
 
-	if (rc != 0)
-		return rc;
-	rc = find_namings(s, &w, err);
-	if (rc == 0 && w.n == 0 && w.blocked)
-		rc = find_fresh(s, &w, err);
+	pthread_mutex_lock(&s->writer->sync_lock);
+	rc = own_free_names(s, &w, err);
+	pthread_mutex_unlock(&s->writer->sync_lock);
 	*more = rc == 0 && w.n > 0;
-	if (!*more)
-		npki_tx_abort(&tx);
-	else
-		rc = own_names(&tx, &w, err);
 	if (rc == 0 && *more)
 		rc = npki_seal(s, err);
 	if (rc == 0 && *more)
@@ -275,9 +291,11 @@ int npk_store_sync(struct npk_store *s, struct npk_err *err)
 		s = s->base;
 	if (!s->writer || s->writer->lock_fd < 0)
 		return 0;
+	pthread_mutex_lock(&s->writer->name_lock);
 	rc = npki_checkpoint(s, err);
 	for (int i = 0; i < ROUNDS && more && rc == 0; i++)
 		rc = name_round(s, &more, err);
+	pthread_mutex_unlock(&s->writer->name_lock);
 	return rc;
 }
 

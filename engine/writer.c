@@ -79,6 +79,7 @@ int npki_writer_new(struct npk_store *s, struct npk_err *err)
 
 	if (!w)
 		return npk_fail(err, ENOMEM, "%.300s: no memory", s->path);
+	pthread_mutex_init(&w->name_lock, NULL);
 	pthread_mutex_init(&w->sync_lock, NULL);
 	pthread_mutex_init(&w->lock, NULL);
 	w->lock_fd = w->jfd = w->prev_fd = -1;
@@ -108,6 +109,7 @@ void npki_writer_free(struct npk_store *s)
 	npki_names_fini(&w->dirty);
 	npki_names_fini(&w->retired);
 	npki_touched_fini(&w->touched);
+	pthread_mutex_destroy(&w->name_lock);
 	pthread_mutex_destroy(&w->sync_lock);
 	pthread_mutex_destroy(&w->lock);
 	free(w->owner);

@@ -50,8 +50,9 @@ struct npki_touched_list {
 };
 
 struct npki_writer {
-	pthread_mutex_t sync_lock; /* 2 */
-	pthread_mutex_t lock;      /* 3; guards all that follows */
+	pthread_mutex_t name_lock; /* 2 */
+	pthread_mutex_t sync_lock; /* 3 */
+	pthread_mutex_t lock;      /* 4; guards all that follows */
 	int lock_fd;               /* -1: not the writer yet */
 	int jfd;                   /* -1: no journal yet */
 	int prev_fd;               /* the journal that a running checkpoint closes; -1: none */
