@@ -303,7 +303,7 @@ static int one_file(struct npki_repair *r, struct npki_rarray *a, uint64_t *held
 	*held = row_bytes ? size / row_bytes : UINT64_MAX;
 	if (size >= bytes)
 		return 0;
-	if (a->shape.ndim == 0 || size / row_bytes == 0) {
+	if (a->shape.ndim == 0 || row_bytes == 0 || size / row_bytes == 0) {
 		snprintf(text, sizeof(text),
 			"no whole row is left in the %" PRIu64 " bytes of the file: give it back, or drop the array",
 			size);
