@@ -67,6 +67,7 @@ $(B)/%.o: %.c | $(B)/.deps
 
 $(FS_OBJ): UNIT_FLAGS = $(FUSE_CFLAGS) -DFUSE_USE_VERSION=314
 $(B)/tests/%.o: UNIT_FLAGS = -Itests -Ifs
+$(B)/tests/fuzz/fuzz_words.o: UNIT_FLAGS = -Itests -Ifs $(FUSE_CFLAGS) -DFUSE_USE_VERSION=314
 
 $(B)/libnumpack.a: $(LIB_OBJ)
 	$(AR) rcsD $@ $^

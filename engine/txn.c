@@ -457,6 +457,7 @@ static int use_copy(struct npki_tx *tx, struct npk_array *a, struct npk_gen **g,
 
 int npki_own_files(struct npki_tx *tx, struct npk_array *a, struct npk_gen **g, struct npk_err *err)
 {
+	struct npk_err why = {0};
 	char path[64];
 	int rc;
 
@@ -466,9 +467,11 @@ int npki_own_files(struct npki_tx *tx, struct npk_array *a, struct npk_gen **g, 
 	}
 	if (!npki_txn_has_tail(a))
 		return 0;
-	rc = share_all(tx, *g, path, NULL);
+	rc = share_all(tx, *g, path, &why);
 	if (rc == -ENOTSUP)
 		rc = copy_all(tx, *g, path, err);
+	else if (rc != 0)
+		npk_fail(err, -rc, "%.500s", why.msg);
 	npki_extents_fini(tx->ext, tx->next); /* they are written in place: their checksums say nothing */
 	tx->ext = NULL;
 	tx->next = 0;

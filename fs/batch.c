@@ -108,18 +108,82 @@ int npkfs_batch_begin(struct npkfs_session *s, const char *name, struct npkfs_sp
 	return rc;
 }
 
-/* The transaction changed an array of the store. */
-static void on_change(void *session, struct npk_array *a, enum npk_change what)
+struct changed {
+	struct npk_gen *g; /* what the array is now; NULL: gone, or damaged */
+	char *name;
+	size_t len;
+};
+
+/* What a commit changed. */
+struct changes {
+	struct npkfs_session *s;
+	struct changed *list;
+	size_t n;
+	bool bad; /* no memory */
+};
+
+static void keep_change(struct changes *c, struct npk_array *a, const char *name, size_t len)
 {
-	struct npkfs_session *s = session;
+	struct changed *more =
+		(c->n & (c->n - 1)) == 0 ? realloc(c->list, (c->n ? 2 * c->n : 1) * sizeof(*more)) : c->list;
+	char *copy = malloc(len + 1);
+
+	if (more != NULL)
+		c->list = more;
+	if (more == NULL || copy == NULL) {
+		free(copy);
+		c->bad = true;
+		return;
+	}
+	memcpy(copy, name, len);
+	copy[len] = '\0';
+	c->list[c->n] = (struct changed){.name = copy, .len = len};
+	if (npk_gen_get(&c->list[c->n].g, a, NULL) != 0)
+		c->list[c->n].g = NULL;
+	c->n++;
+}
+
+/* The transaction changed an array of the store. */
+static void on_change(void *ctx, struct npk_array *a, enum npk_change what)
+{
+	struct changes *c = ctx;
 	size_t len;
 	const char *name = npk_array_name(a, &len);
 
 	if (what == NPK_CHANGED) {
-		npkfs_announce_grown(s, NULL, a, NULL);
-		npkfs_announce_written(s, NULL, name, len);
+		npkfs_announce_grown(c->s, NULL, a, NULL);
+		npkfs_announce_written(c->s, NULL, name, len);
 	}
-	npkfs_announce(s, NULL, name, len, what);
+	if (what != NPK_GONE)
+		keep_change(c, a, name, len);
+	npkfs_announce(c->s, NULL, name, len, what);
+}
+
+/* A file outside that shows rows of an array which was renamed inside follows, as with any rename. */
+static void follow_rename(void *ctx, struct npkfs_node *node)
+{
+	const struct changes *c = ctx;
+	struct npkfs_layout *l = npkfs_node_layout(node);
+	const struct npk_gen *g = l != NULL ? l->gen : node->gen;
+
+	for (size_t i = 0; i < c->n && g != NULL && node->space == NULL; i++)
+		if (c->list[i].g != NULL && npk_gen_shares(c->list[i].g, g))
+			npkfs_node_call(node, c->list[i].name, c->list[i].len);
+	npkfs_layout_put(l);
+}
+
+static int follow_renames(struct changes *c, struct npk_err *err)
+{
+	int rc = c->bad ? -ENOMEM : npkfs_nodes_of_type(&c->s->inodes, &npkfs_array_type, follow_rename, c);
+
+	if (rc == 0)
+		rc = npkfs_nodes_of_type(&c->s->inodes, &npkfs_view_type, follow_rename, c);
+	for (size_t i = 0; i < c->n; i++) {
+		npk_gen_put(c->list[i].g);
+		free(c->list[i].name);
+	}
+	free(c->list);
+	return rc == 0 ? 0 : npk_fail(err, ENOMEM, "committed, but no memory to tell open files");
 }
 
 struct follower {
@@ -191,12 +255,13 @@ static int ended(const struct npkfs_space *sp, struct npk_err *err)
 
 int npkfs_batch_commit(struct npkfs_session *s, struct npkfs_space *sp, struct npk_err *err)
 {
-	int rc = npkfs_wait_for_writers(s, sp, NULL);
+	int rc = npkfs_wait_for_writers(s, sp, NULL), told;
+	struct changes c = {.s = s};
 
 	if (rc != 0)
 		return npk_fail(err, EBUSY, "a file in the transaction '%s' is open for writing", sp->name);
 	pthread_rwlock_wrlock(&sp->lock);
-	rc = sp->txn != NULL ? npk_txn_commit(sp->txn, on_change, s, err) : ended(sp, err);
+	rc = sp->txn != NULL ? npk_txn_commit(sp->txn, on_change, &c, err) : ended(sp, err);
 	if (rc == 0) {
 		sp->txn = NULL;
 		sp->store = s->store;
@@ -206,7 +271,9 @@ int npkfs_batch_commit(struct npkfs_session *s, struct npkfs_space *sp, struct n
 		return rc;
 	atomic_store(&sp->ended, true);
 	unlist(s, sp);
-	rc = follow_all(s, sp, err);
+	rc = follow_renames(&c, err);
+	told = follow_all(s, sp, rc == 0 ? err : NULL);
+	rc = rc == 0 ? told : rc;
 	return rc == 0 ? npkfs_sync_change(s, err) : rc;
 }
 

@@ -294,6 +294,53 @@ static int op_exchange(struct npk_store *s, struct npk_err *err)
 	return npk_store_rename(s, "holes", "x", NPK_RENAME_EXCHANGE, err);
 }
 
+/* Every kind of step that makes files of the transaction's own: rows that wait, rows written in place, a save; and one over
+ * that save. */
+static int txn_steps(struct npk_store *in, struct npk_err *err)
+{
+	int rc = with(in, "x", append_3, err);
+
+	if (rc == 0)
+		rc = with(in, "holes", replace_plain, err);
+	if (rc == 0)
+		rc = with(in, "holes", drop_some, err);
+	if (rc == 0)
+		rc = save(in, "new", 13, err);
+	if (rc == 0)
+		rc = with(in, "new", write_view, err);
+	if (rc == 0)
+		rc = npk_store_clone(in, "new", "newer", err);
+	return rc == 0 ? save(in, "new", 14, err) : rc;
+}
+
+static int op_txn(struct npk_store *s, struct npk_err *err)
+{
+	struct npk_txn *t;
+	int rc = npk_txn_begin(&t, s, err);
+
+	if (rc != 0)
+		return rc;
+	rc = txn_steps(npk_txn_store(t), err);
+	if (rc == 0)
+		rc = npk_txn_commit(t, NULL, NULL, err);
+	if (rc != 0)
+		npk_txn_abort(t);
+	return rc;
+}
+
+/* What is discarded makes no difference, whatever fails. */
+static int op_txn_abort(struct npk_store *s, struct npk_err *err)
+{
+	struct npk_txn *t;
+	int rc = npk_txn_begin(&t, s, err);
+
+	if (rc != 0)
+		return rc;
+	rc = txn_steps(npk_txn_store(t), err);
+	npk_txn_abort(t);
+	return rc;
+}
+
 static const struct op {
 	const char *name;
 	int (*run)(struct npk_store *, struct npk_err *);
@@ -320,6 +367,8 @@ static const struct op {
 	{"reset", npk_store_reset, 0, 0, 0},
 	{"fsync", npk_store_fsync, 1, 0, 0},
 	{"sync", npk_store_sync, 1, 0, 0},
+	{"transaction", op_txn, 0, 0, 1},
+	{"discarded transaction", op_txn_abort, 0, 0, 0},
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))

@@ -376,3 +376,26 @@ def test_a_reader_of_a_committed_one_goes_on_as_any_reader(rw):
     want = A.copy()
     want[3] = -3
     same(n, want)
+
+
+def test_files_outside_follow_a_rename_inside(rw):
+    """Found by the model checker: a map of y is held while a transaction renames y to x."""
+    held, older = rw.load("y", mmap_mode="r"), rw.load("y", mmap_mode="r+")
+    t = begin(rw)
+    os.replace(t / "y.npy", t / "x.npy")
+    say(t / "ctl", "commit\n")
+    with open(rw.array("x"), "ab", buffering=0) as f:
+        f.write(B[:1].tobytes())
+    with open(rw.array("x"), "r+b", buffering=0) as f:
+        os.pwrite(f.fileno(), B[7:8].tobytes(), 128)
+    want = np.vstack([B, B[:1]])
+    want[0] = B[7]
+    same(rw.load("x"), want)
+    same(held, want[:20])
+    say(rw.control("x") / "drop", "3\n")
+    older[5] = -5
+    older.flush()
+    want[5] = -5
+    same(held, want[:20])
+    same(rw.load("x"), np.delete(want, 3, 0))
+    assert not rw.array("y").exists()

@@ -15,12 +15,15 @@ import time
 import numpy as np
 
 from engine import Library, Mounted, Refused, write_once
-from harness import saved
+from harness import Mount, saved
 from npkwrite import DTYPES
 
 NAMES = ["a", "b", "c.d", "\u00fc", "two words"]
 ROWS_MAX = 400
 HELD_MAX = 4
+COPIES = ("replace", "pwrite", "map_write", "grow")     # what writes in place: inside a transaction the array is copied first
+INSIDE = ["save", "append", "append", "drop", "drop", "replace", "pwrite", "map_write", "grow", "truncate", "compact", "clone", "rename",
+          "remove", "refused"]
 
 
 class Slots:
@@ -45,6 +48,24 @@ class Array:
         flat = x.reshape(-1).view("u1")
         flat[at:at + len(data)] = np.frombuffer(data, "u1")
         self.slots.buf[self.rows] = x
+
+
+class Inner(Array):
+    """What a transaction sees of an array. Rows that are added to it, or dropped, are the array's at the commit; bytes written in
+    place are those of a copy."""
+
+    def __init__(self, array):
+        self.array, self.rows, self.slots, self.copied = array, array.rows.copy(), Slots(array.slots.buf), False
+
+    def published(self):
+        """The array after the commit: whoever holds a map of the slots goes on sharing them, unless there is a copy."""
+        a = self.array
+        if not self.copied:
+            a.slots.buf, a.rows = self.slots.buf, self.rows
+            return a
+        out = Array(self.slots.buf)
+        out.rows = self.rows
+        return out
 
 
 class Held:
@@ -397,6 +418,38 @@ class Run:
         self.door = Mounted(self.mounter, self.store)
         self.check_all()
 
+    def transaction(self, rng, name):
+        """Changes in a transaction's directory, which is a mount like any: seen inside at once, outside after the commit."""
+        m, outside, held, way = self.door.m, self.arrays, self.held, str(rng.choice(["commit", "commit", "commit", "rmdir", "abort", "kill"]))
+        self.tell("mkdir .numpack/batch/t")
+        at = m.control() / "batch" / "t"
+        os.mkdir(at)
+        inside = {n: Inner(a) for n, a in outside.items()}
+        self.door.m, self.arrays, self.held = Mount(at, m.store, m.process, m.log), inside, []
+        try:
+            for _ in range(int(rng.integers(1, 8))):
+                what, name = str(rng.choice(INSIDE)), str(rng.choice(NAMES))
+                what = what if name in self.arrays else "save"
+                told = len(self.told)
+                getattr(self, what)(rng, name)
+                if what in COPIES and len(self.told) > told and name in self.arrays:
+                    self.arrays[name].copied = True
+                self.check_all()
+        finally:
+            self.door.m, self.arrays, self.held = m, outside, held
+        self.check_all()
+        self.tell(f"end of the transaction: {way}")
+        if way == "commit":
+            write_once(at / "ctl", b"commit\n")
+            self.arrays = {n: a.published() if isinstance(a, Inner) else a for n, a in inside.items()}
+        elif way == "rmdir":
+            os.rmdir(at)
+        elif way == "abort":
+            write_once(at / "ctl", b"abort\n")
+        else:
+            self.kill(rng, name)
+        self.check_all()
+
     def remount(self, rng, name):
         self.tell("unmount and mount")
         self.held.clear()
@@ -476,7 +529,7 @@ class Run:
 
     def step(self, what, name, number):
         rng = np.random.default_rng(number)
-        if name not in self.arrays and what not in ("save", "kill", "remount", "sync", "fsync", "by_library", "let_go", "write_held"):
+        if name not in self.arrays and what not in ("transaction", "save", "kill", "remount", "sync", "fsync", "by_library", "let_go", "write_held"):
             what = "save"
         getattr(self, what)(rng, name)
         self.check(name)
@@ -492,7 +545,7 @@ class Run:
 
 WEIGHTS = {"save": 8, "map_write": 8, "pwrite": 8, "grow": 5, "append": 10, "truncate": 4, "drop": 9, "replace": 9, "compact": 5,
            "clone": 4, "rename": 4, "remove": 2, "refused": 2, "hold": 8, "write_held": 8, "let_go": 2, "fsync": 2, "sync": 2,
-           "remount": 1, "kill": 2, "by_library": 1}
+           "remount": 1, "kill": 2, "by_library": 1, "transaction": 4}
 
 
 def make(seed, steps):

@@ -26,7 +26,7 @@ class Model:
         x = self.arrays.get(self.name("x"))
         if x is None:
             return ("save", "x", 20)
-        kinds = ["append", "append", "save", "rename", "replace", "clone", "in_place", "fsync", "sync"]
+        kinds = ["append", "append", "save", "rename", "replace", "clone", "in_place", "view", "batch", "batch", "block", "fsync", "sync"]
         kinds += ["drop", "drop", "compact"] if len(x) > 10 else ["append"] * 3
         what = str(rng.choice(kinds))
         if what == "append":
@@ -34,6 +34,10 @@ class Model:
         if what == "drop":
             first = int(rng.integers(0, len(x) - 1))
             return (what, first, min(first + int(rng.integers(1, 60)), len(x) - 1))
+        if what in ("batch", "block"):
+            return (what, "x", int(rng.integers(1, 100)))
+        if what == "view":
+            return (what, 0, len(x))
         if what in ("replace", "in_place"):
             first = int(rng.integers(0, len(x)))
             return (what, first, min(first + int(rng.integers(1, 12 if what == "replace" else 2)), len(x)))
@@ -50,7 +54,15 @@ class Model:
             self.arrays[x] = np.concatenate([self.arrays[x], rows(self.who, n, b)])
         elif what == "drop":
             self.arrays[x] = np.delete(self.arrays[x], slice(int(a), b), axis=0)
-        elif what in ("replace", "in_place"):
+        elif what in ("batch", "block"):     # see perform()
+            new = rows(self.who, n, b)
+            self.arrays[x] = np.concatenate([self.arrays[x], new])[1:]
+            self.arrays[self.name("s")] = new
+            if what == "batch":
+                self.arrays[x] = self.arrays[x].copy()
+                self.arrays[x][0] = new[0]
+                self.arrays[self.name("y")] = new
+        elif what in ("replace", "in_place", "view"):
             y = self.arrays[x].copy()
             y[int(a):b] = rows(self.who, n, b - int(a))
             self.arrays[x] = y
@@ -74,6 +86,30 @@ def saved(x):
     return out.getvalue()
 
 
+def perform_batch(path, m, n, b):
+    """Rows are added, one is dropped, one is written in place, one array is saved and one cloned: a transaction's directory."""
+    t, new = os.path.join(path, ".numpack", "batch", f"t{m.who}"), rows(m.who, n, b)
+    x = os.path.join(t, ".numpack", "arrays", m.name("x"))
+    os.mkdir(t)
+    write_once(os.path.join(x, "append"), saved(new))
+    write_once(os.path.join(x, "drop"), b"0\n")
+    np.save(os.path.join(t, m.name("s") + ".npy"), new)
+    with open(os.path.join(t, m.name("x") + ".npy"), "r+b", buffering=0) as f:
+        assert os.pwrite(f.fileno(), new[:1].tobytes(), 128) == WIDTH * 8
+    temp = os.path.join(t, ".tmp.npy")
+    np.save(temp, new)
+    os.replace(temp, os.path.join(t, m.name("y") + ".npy"))
+    write_once(os.path.join(t, "ctl"), b"commit\n")
+
+
+def perform_block(path, m, n, b):
+    """The like as lines of ctl."""
+    data = saved(rows(m.who, n, b))
+    lines = [b"begin", b"append %s npy=%d" % (m.name("x").encode(), len(data)) + b"\n" + data + b"drop " + m.name("x").encode() + b" rows=0",
+             b"save %s npy=%d" % (m.name("s").encode(), len(data)) + b"\n" + data + b"commit\n"]
+    write_once(os.path.join(path, ".numpack", "ctl"), b"\n".join(lines))
+
+
 def perform(path, m, n, op):
     what, a, b = op[0], op[1], int(op[2])
     x = m.name("x")
@@ -90,6 +126,12 @@ def perform(path, m, n, op):
         write_once(os.path.join(control, "drop"), f"{a}:{b}\n".encode())
     elif what == "replace":
         write_once(os.path.join(control, "replace"), f"rows={a}:{b}\n".encode() + saved(rows(m.who, n, b - int(a))))
+    elif what == "view":
+        np.save(os.path.join(control, "view", f"{a}:{b}.npy"), rows(m.who, n, b - int(a)))
+    elif what == "batch":
+        perform_batch(path, m, n, b)
+    elif what == "block":
+        perform_block(path, m, n, b)
     elif what == "in_place":
         fd = os.open(os.path.join(path, x + ".npy"), os.O_WRONLY)
         try:
