@@ -457,9 +457,8 @@ static void skip_item(uint8_t tag, struct npki_rd *r)
 		npki_rd_take(r, 8 + 8 + 4);
 	} else if (tag == NPKI_J_ZERO) {
 		npki_rd_u64(r);
-	} else if (tag == NPKI_J_REDO) {
-		npki_rd_u64(r);
-		take_name(r);
+	} else if (tag == NPKI_J_WRITE) {
+		npki_take_writes(r);
 	} else if (tag == NPKI_J_COPY) {
 		npki_rd_take(r, 8 + 8);
 		take_name(r);
@@ -488,7 +487,7 @@ static int apply_item(struct npk_store *s, uint8_t tag, struct npki_rd *r)
 	case NPKI_J_INTENT:
 	case NPKI_J_EXTENT:
 	case NPKI_J_ZERO:
-	case NPKI_J_REDO:
+	case NPKI_J_WRITE:
 	case NPKI_J_COPY:
 		skip_item(tag, r);
 		return 0;

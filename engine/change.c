@@ -51,6 +51,7 @@ static void part_fini(struct npki_ready *p)
 	npk_gen_put(p->g);
 	free(p->runs.run);
 	free(p->pieces.p);
+	free(p->pieces.at);
 	*p = (struct npki_ready){0};
 }
 
@@ -105,7 +106,7 @@ static int change_outside(
 	if (rc != 0 || tx->payload.len == 0)
 		return rc;
 	rc = npki_tx_log(tx, err);
-	if (rc == 0 && atomic && tx->has_redo) /* the record comes to the disk before the bytes */
+	if (rc == 0 && atomic && tx->nredo) /* the record comes to the disk before the bytes */
 		rc = npki_tx_sync(tx, err);
 	if (rc != 0)
 		return rc;
@@ -124,7 +125,7 @@ static int replace_inside(struct npki_tx *tx, struct npk_step *st, struct npki_r
 
 	if (p->pieces.n && npki_txn_has_tail(st->array)) { /* they will lie in other files */
 		rc = npki_own_files(tx, st->array, &p->g, err);
-		p->pieces.n = 0;
+		p->pieces.n = p->pieces.nat = 0;
 		if (rc == 0)
 			rc = npki_pieces_of(&p->pieces, p->g, st->rows, st->first, st->nrows, st->data, err);
 	}
@@ -155,7 +156,8 @@ static int change_inside(
 
 /* --- changes ---------------------------------------------------------------------------------------------------------- */
 
-#define UNSEALED_MAX 4096 /* looked through for every piece that is written: a seal now costs less */
+#define UNSEALED_MAX 4096  /* looked through for every piece that is written: a seal now costs less */
+#define REDO_MAX (1 << 20) /* places; 16 MiB to remember */
 
 /* Bytes whose checksum a recovery needs are sealed before they are written over, and for an atomic replace everything
  * that its record stands on. */
@@ -167,7 +169,8 @@ static bool needs_seal(const struct npk_store *s, const struct npki_ready *part,
 		any |= part[i].pieces.n > 0;
 		unsealed |= npki_any_unsealed(s->writer, part[i].g, &part[i].pieces);
 	}
-	return unsealed || (any && (s->writer->nunsealed > UNSEALED_MAX || (atomic && s->writer->nunsealed > 0)));
+	return unsealed || (any && (s->writer->nunsealed > UNSEALED_MAX || s->writer->redo_spans > REDO_MAX ||
+					   (atomic && s->writer->nunsealed > 0)));
 }
 
 /* Others may add what must be sealed while a seal runs, and may change the arrays. */

@@ -9,16 +9,17 @@ struct npki_runs { /* of slots */
 	size_t n;
 };
 
-/* Slots that follow one another in one file, and their new bytes. */
+/* Places in one file, and their new bytes, one after another. */
 struct npki_piece {
-	size_t seg;
-	uint64_t slot, n;
+	size_t seg, first, n; /* of the places */
 	const uint8_t *bytes; /* borrowed */
 };
 
 struct npki_pieces {
 	struct npki_piece *p;
 	size_t n;
+	struct npki_span *at;
+	size_t nat, room;
 };
 
 /* One step of a change, ready to be written. */

@@ -1,6 +1,7 @@
 /* journal.c - see journal.h. */
 #include "journal.h"
 #include "io.h"
+#include "text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 static const char magic[8] = {'N', 'P', 'K', 'F', 'S', 'J', 0, 1};
 
 #define JOURNAL_MAX ((size_t)1 << 36)
+#define AROUND (4 + 8 + 1 + 4) /* of a record, beside its payload */
 
 void npki_put_u8(struct npk_text *t, uint8_t v)
 {
@@ -17,11 +19,9 @@ void npki_put_u8(struct npk_text *t, uint8_t v)
 
 static void put_le(struct npk_text *t, uint64_t v, unsigned bytes)
 {
-	uint8_t b[8];
+	const uint64_t le = htole64(v);
 
-	for (unsigned i = 0; i < bytes; i++)
-		b[i] = (uint8_t)(v >> (8 * i));
-	npk_text_add(t, b, bytes);
+	npk_text_add(t, &le, bytes);
 }
 
 void npki_put_u32(struct npk_text *t, uint32_t v)
@@ -46,23 +46,59 @@ const char *npki_take_bytes(struct npki_rd *r, size_t *len)
 	return (const char *)npki_rd_take(r, *len);
 }
 
-static void set_le(uint8_t *p, uint64_t v, unsigned bytes)
+/* A hundred scattered rows are a hundred places: they are laid out at once, field by field they would cost more than the
+ * write(2) of the record. */
+void npki_put_spans(struct npk_text *t, const struct npki_span *at, size_t count, const void *bytes)
 {
-	for (unsigned i = 0; i < bytes; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
+	uint64_t len = 0;
+	uint8_t *p;
+
+	for (size_t i = 0; i < count; i++)
+		len += at[i].len;
+	npki_put_u64(t, count);
+	npki_put_u64(t, len);
+	if (!npki_text_reserve(t, count * NPKI_SPAN_LEN + len))
+		return;
+	p = (uint8_t *)t->p + t->len;
+	for (size_t i = 0; i < count; i++, p += NPKI_SPAN_LEN) {
+		npki_set_le(p, at[i].off, 8);
+		npki_set_le(p + 8, at[i].len, 4);
+	}
+	memcpy(p, bytes, len);
+	t->len += count * NPKI_SPAN_LEN + len;
+}
+
+struct npki_span npki_span_at(const struct npki_writes *w, uint64_t i)
+{
+	const uint8_t *p = w->at + i * NPKI_SPAN_LEN;
+
+	return (struct npki_span){npki_le(p, 8), npki_le(p + 8, 4)};
+}
+
+struct npki_writes npki_take_writes(struct npki_rd *r)
+{
+	struct npki_writes w = {.count = npki_rd_u64(r)};
+
+	w.len = npki_rd_u64(r);
+	w.at = w.count <= UINT64_MAX / NPKI_SPAN_LEN ? npki_rd_take(r, w.count * NPKI_SPAN_LEN) : NULL;
+	w.bytes = w.at ? npki_rd_take(r, w.len) : NULL;
+	if (w.bytes)
+		return w;
+	r->bad = true;
+	return (struct npki_writes){0};
 }
 
 void npki_jhead_write(uint8_t out[NPKI_JHEAD_LEN], const struct npki_jhead *h, uint32_t *chain)
 {
 	memset(out, 0, NPKI_JHEAD_LEN);
 	memcpy(out, magic, sizeof(magic));
-	set_le(out + 8, 1, 4); /* version */
-	set_le(out + 16, h->nonce, 8);
-	set_le(out + 24, h->base_hash, 8);
-	set_le(out + 32, h->seq, 8);
-	set_le(out + 40, h->prev_chain, 4);
+	npki_set_le(out + 8, 1, 4); /* version */
+	npki_set_le(out + 16, h->nonce, 8);
+	npki_set_le(out + 24, h->base_hash, 8);
+	npki_set_le(out + 32, h->seq, 8);
+	npki_set_le(out + 40, h->prev_chain, 4);
 	*chain = npki_crc32c(0, out, NPKI_JHEAD_LEN - 4);
-	set_le(out + NPKI_JHEAD_LEN - 4, *chain, 4);
+	npki_set_le(out + NPKI_JHEAD_LEN - 4, *chain, 4);
 }
 
 static bool parse_head(const uint8_t *p, size_t len, struct npki_jhead *h, uint32_t *chain)
@@ -82,6 +118,7 @@ void npki_jrec_write(
 {
 	size_t from = out->len;
 
+	npki_text_reserve(out, len + AROUND);
 	npki_put_u32(out, (uint32_t)len);
 	npki_put_u64(out, seq);
 	npki_put_u8(out, (uint8_t)kind);

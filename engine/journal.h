@@ -41,7 +41,7 @@ enum npki_jitem {
 	NPKI_J_INTENT = 'I', /* name: bytes will be written behind its last row */
 	NPKI_J_EXTENT = 'E', /* file, offset, length, CRC32C: bytes that the operation relies on */
 	NPKI_J_ZERO = 'Z',   /* file, length: it was grown to that, no checksum */
-	NPKI_J_REDO = 'R',   /* file, offset, length, bytes: are written in place after the record */
+	NPKI_J_WRITE = 'W',  /* file, count, { offset, length u32 }, bytes: are written in place after the record */
 	NPKI_J_COPY = 'P', /* file, offset, length, source file, offset: likewise, the bytes are those of the source */
 };
 
@@ -57,8 +57,21 @@ void npki_put_u8(struct npk_text *t, uint8_t v);
 void npki_put_u32(struct npk_text *t, uint32_t v);
 void npki_put_u64(struct npk_text *t, uint64_t v);
 void npki_put_bytes(struct npk_text *t, const void *p, size_t len); /* length u32, then the bytes */
+/* `count` places, then what belongs there, one after the other. */
+struct npki_span {
+	uint64_t off, len;
+};
+void npki_put_spans(struct npk_text *t, const struct npki_span *at, size_t count, const void *bytes);
 /* And a reader: the bytes are borrowed from the buffer. */
 const char *npki_take_bytes(struct npki_rd *r, size_t *len);
+/* The places of a WRITE, NPKI_SPAN_LEN bytes each, and the bytes; whether their lengths add up is for who goes through them. */
+#define NPKI_SPAN_LEN 12
+struct npki_writes {
+	const uint8_t *at, *bytes;
+	uint64_t count, len; /* of `at`; of `bytes` */
+};
+struct npki_writes npki_take_writes(struct npki_rd *r);
+struct npki_span npki_span_at(const struct npki_writes *w, uint64_t i);
 
 void npki_jhead_write(uint8_t out[NPKI_JHEAD_LEN], const struct npki_jhead *h, uint32_t *chain);
 /* Adds a whole record to `out`; *chain is moved on. */

@@ -33,7 +33,7 @@ struct fact {
 	size_t name_len, file_len;
 	uint64_t off, len;
 	uint32_t crc;
-	const char *bytes;  /* of a redo, `len` of them */
+	struct npki_writes writes;
 	const char *source; /* of a copy */
 	size_t source_len;
 	uint64_t source_off;
@@ -42,12 +42,10 @@ struct fact {
 /* The next item of an operation's payload; false at its end or when it makes no sense. */
 static bool take_fact(struct npki_rd *r, struct fact *f)
 {
-	size_t len;
-
 	if (r->p >= r->end || r->bad)
 		return false;
 	*f = (struct fact){.tag = npki_rd_u8(r)};
-	if (strchr("OEZRP", f->tag))
+	if (strchr("OEZWP", f->tag))
 		f->file = npki_take_bytes(r, &f->file_len);
 	else
 		f->name = npki_take_bytes(r, &f->name_len);
@@ -83,10 +81,8 @@ static bool take_fact(struct npki_rd *r, struct fact *f)
 	case NPKI_J_ZERO:
 		f->len = npki_rd_u64(r);
 		break;
-	case NPKI_J_REDO:
-		f->off = npki_rd_u64(r);
-		f->bytes = npki_take_bytes(r, &len);
-		f->len = len;
+	case NPKI_J_WRITE:
+		f->writes = npki_take_writes(r);
 		break;
 	case NPKI_J_COPY:
 		f->off = npki_rd_u64(r);
@@ -175,7 +171,7 @@ static int note_names(struct recovery *r, const struct npki_jrec *rec, bool appl
 	int rc = 0;
 
 	while (rc == 0 && take_fact(&rd, &f)) {
-		if (f.file && f.tag != NPKI_J_REDO && f.tag != NPKI_J_COPY && f.tag != NPKI_J_GROW)
+		if (f.file && f.tag != NPKI_J_WRITE && f.tag != NPKI_J_COPY && f.tag != NPKI_J_GROW)
 			rc = add_name(&r->known, f.file, f.file_len);
 		if (rc == 0 && f.file && applied)
 			rc = add_name(&r->synced, f.file, f.file_len);
@@ -339,6 +335,23 @@ static int redo_copy(struct recovery *r, const struct fact *f, int fd, const cha
 	return rc;
 }
 
+static int redo_spans(const struct recovery *r, const struct npki_writes *w, int fd, const char *path)
+{
+	uint64_t done = 0;
+	int rc = 0;
+
+	for (uint64_t i = 0; i < w->count && rc == 0; i++) {
+		struct npki_span at = npki_span_at(w, i);
+
+		if (at.len > w->len - done)
+			return npk_fail(r->err, EUCLEAN,
+				NPKI_JOURNAL ": a record has %" PRIu64 " bytes to write, its places are more", w->len);
+		rc = npki_pwrite_all(fd, w->bytes + done, at.len, at.off, path, r->err);
+		done += at.len;
+	}
+	return rc;
+}
+
 /* One of them; a file that did not survive a later record is passed over. */
 static int redo_write(struct recovery *r, const struct fact *f)
 {
@@ -350,8 +363,7 @@ static int redo_write(struct recovery *r, const struct fact *f)
 	rc = npki_open_rw(r->s->dirfd, path, &fd, r->err);
 	if (rc != 0)
 		return rc == -ENOENT ? 0 : rc;
-	rc = f->tag == NPKI_J_REDO ? npki_pwrite_all(fd, f->bytes, f->len, f->off, path, r->err)
-				   : redo_copy(r, f, fd, path);
+	rc = f->tag == NPKI_J_WRITE ? redo_spans(r, &f->writes, fd, path) : redo_copy(r, f, fd, path);
 	close(fd);
 	if (rc == 0 && npki_names_add(&r->synced, path) != 0)
 		rc = npk_fail(r->err, ENOMEM, "no memory for recovery");
@@ -372,7 +384,7 @@ static int redo_writes(struct recovery *r)
 			continue;
 		rd = npki_rd_init(rec->payload, rec->len);
 		while (rc == 0 && take_fact(&rd, &f))
-			if (f.tag == NPKI_J_REDO || f.tag == NPKI_J_COPY)
+			if (f.tag == NPKI_J_WRITE || f.tag == NPKI_J_COPY)
 				rc = redo_write(r, &f);
 	}
 	return rc;

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Room for `more` bytes and a NUL. */
-static bool reserve(struct npk_text *t, size_t more)
+bool npki_text_reserve(struct npk_text *t, size_t more)
 {
 	size_t cap = t->cap ? t->cap : 256;
 	char *p;
@@ -33,7 +32,7 @@ static bool reserve(struct npk_text *t, size_t more)
 
 void npk_text_add(struct npk_text *t, const void *bytes, size_t len)
 {
-	if (!reserve(t, len))
+	if (!npki_text_reserve(t, len))
 		return;
 	if (len)
 		memcpy(t->p + t->len, bytes, len);
@@ -49,7 +48,7 @@ void npk_text_printf(struct npk_text *t, const char *fmt, ...)
 	va_start(ap, fmt);
 	n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	if (n < 0 || !reserve(t, (size_t)n)) {
+	if (n < 0 || !npki_text_reserve(t, (size_t)n)) {
 		t->bad = true;
 		return;
 	}

@@ -2,6 +2,7 @@
 #ifndef NPKI_WIRE_H
 #define NPKI_WIRE_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,9 +39,15 @@ static inline uint64_t npki_le(const uint8_t *p, unsigned bytes)
 {
 	uint64_t v = 0;
 
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (uint64_t)p[i] << (8 * i);
-	return v;
+	memcpy(&v, p, bytes); /* one load: a compiler does not see it in a loop over bytes */
+	return le64toh(v);
+}
+
+static inline void npki_set_le(uint8_t *p, uint64_t v, unsigned bytes)
+{
+	uint64_t le = htole64(v);
+
+	memcpy(p, &le, bytes);
 }
 
 static inline uint8_t npki_rd_u8(struct npki_rd *r)

@@ -105,7 +105,7 @@ void npki_writer_free(struct npk_store *s)
 	for (size_t i = 0; i < NPKI_OPEN_FILES; i++)
 		npki_file_put(w->open_file[i]);
 	npki_extents_fini(w->unsealed, w->nunsealed);
-	npki_extents_fini(w->redo, w->nredo);
+	npki_redo_fini(w->redo, w->nredo);
 	npki_names_fini(&w->dirty);
 	npki_names_fini(&w->retired);
 	npki_touched_fini(&w->touched);
@@ -469,12 +469,22 @@ void npki_extents_fini(struct npki_extent *ext, size_t n)
 	free(ext);
 }
 
+void npki_redo_fini(struct npki_redo *redo, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(redo[i].path);
+		free(redo[i].at);
+	}
+	free(redo);
+}
+
 static void tx_fini(struct npki_tx *tx)
 {
 	struct npk_store *s;
 	bool due;
 
 	npki_extents_fini(tx->ext, tx->next);
+	npki_redo_fini(tx->redo, tx->nredo);
 	npki_names_fini(&tx->created);
 	npk_text_fini(&tx->payload);
 	s = tx->s;
@@ -640,14 +650,39 @@ int npki_tx_zero(struct npki_tx *tx, const char *file, uint64_t len, struct npk_
 	return npki_mark_dirty(tx->s->writer, file) == 0 ? 0 : npk_fail(err, ENOMEM, "no memory");
 }
 
-int npki_tx_redo(struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err)
+/* Takes `x` over when it succeeds. */
+static int push_redo(struct npki_redo **list, size_t *n, const struct npki_redo *x)
 {
-	npki_put_u8(&tx->payload, NPKI_J_REDO);
+	struct npki_redo *more;
+
+	if ((*n & (*n - 1)) == 0) {
+		more = realloc(*list, (*n ? 2 * *n : 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		*list = more;
+	}
+	(*list)[(*n)++] = *x;
+	return 0;
+}
+
+int npki_tx_redo(struct npki_tx *tx, const char *file, const struct npki_span *at, size_t n, const void *bytes,
+	struct npk_err *err)
+{
+	struct npki_redo x = {.path = strdup(file), .at = malloc(n * sizeof(*at)), .n = n, .from = UINT64_MAX};
+
+	for (size_t i = 0; x.at && i < n; i++) {
+		x.at[i] = at[i];
+		x.from = at[i].off < x.from ? at[i].off : x.from;
+		x.to = at[i].off + at[i].len > x.to ? at[i].off + at[i].len : x.to;
+	}
+	npki_put_u8(&tx->payload, NPKI_J_WRITE);
 	npki_put_bytes(&tx->payload, file, strlen(file));
-	npki_put_u64(&tx->payload, off);
-	npki_put_bytes(&tx->payload, bytes, len);
-	tx->has_redo = true;
-	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len, .redo = true}, err);
+	npki_put_spans(&tx->payload, at, n, bytes);
+	if (x.path && x.at && npki_mark_dirty(tx->s->writer, file) == 0 && push_redo(&tx->redo, &tx->nredo, &x) == 0)
+		return 0;
+	free(x.path);
+	free(x.at);
+	return npk_fail(err, ENOMEM, "no memory");
 }
 
 int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, const char *source, uint64_t from,
@@ -659,7 +694,6 @@ int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t le
 	npki_put_u64(&tx->payload, len);
 	npki_put_bytes(&tx->payload, source, strlen(source));
 	npki_put_u64(&tx->payload, from);
-	tx->has_redo = true;
 	return add_extent(tx, file, &(struct npki_extent){.off = off, .len = len}, err);
 }
 
@@ -761,7 +795,15 @@ static int keep_extents(struct npki_tx *tx)
 		struct npki_extent *x = &tx->ext[i];
 
 		x->seq = w->seq;
-		rc = x->redo ? keep_extent(&w->redo, &w->nredo, x) : keep_extent(&w->unsealed, &w->nunsealed, x);
+		rc = keep_extent(&w->unsealed, &w->nunsealed, x);
+	}
+	for (size_t i = 0; i < tx->nredo && rc == 0; i++) {
+		tx->redo[i].seq = w->seq;
+		rc = push_redo(&w->redo, &w->nredo, &tx->redo[i]);
+		if (rc == 0) {
+			w->redo_spans += tx->redo[i].n;
+			tx->redo[i] = (struct npki_redo){0};
+		}
 	}
 	return rc;
 }
@@ -844,22 +886,34 @@ int npki_use_fd(struct npki_writer *w, struct npki_file *f, int *fd, struct npk_
 	return 0;
 }
 
-static bool overlaps(const struct npki_extent *list, size_t n, const char *path, uint64_t off, uint64_t len)
+static bool overlap(uint64_t off, uint64_t len, uint64_t other, uint64_t other_len)
 {
-	for (size_t i = 0; i < n; i++)
-		if (off < list[i].off + list[i].len && list[i].off < off + len && strcmp(list[i].path, path) == 0)
-			return true;
-	return false;
+	return off < other + other_len && other < off + len;
 }
 
 bool npki_is_unsealed(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len)
 {
-	return overlaps(w->unsealed, w->nunsealed, path, off, len);
+	for (size_t i = 0; i < w->nunsealed; i++) {
+		const struct npki_extent *x = &w->unsealed[i];
+
+		if (overlap(off, len, x->off, x->len) && strcmp(x->path, path) == 0)
+			return true;
+	}
+	return false;
 }
 
 bool npki_is_redone(const struct npki_writer *w, const char *path, uint64_t off, uint64_t len)
 {
-	return overlaps(w->redo, w->nredo, path, off, len);
+	for (size_t i = 0; i < w->nredo; i++) {
+		const struct npki_redo *x = &w->redo[i];
+
+		if (!overlap(off, len, x->from, x->to - x->from) || strcmp(x->path, path) != 0)
+			continue;
+		for (size_t k = 0; k < x->n; k++)
+			if (overlap(off, len, x->at[k].off, x->at[k].len))
+				return true;
+	}
+	return false;
 }
 
 /* --- seal ------------------------------------------------------------------------------------------------------------- */
@@ -874,23 +928,27 @@ static int sync_names(struct npk_store *s, struct npki_names *dirty, struct npk_
 	return rc;
 }
 
-static void drop_upto(struct npki_extent *list, size_t *n, uint64_t upto)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < *n; i++)
-		if (list[i].seq <= upto)
-			free(list[i].path);
-		else
-			list[kept++] = list[i];
-	*n = kept;
-}
-
 /* Under w->lock. */
 void npki_drop_sealed(struct npki_writer *w, uint64_t upto)
 {
-	drop_upto(w->unsealed, &w->nunsealed, upto);
-	drop_upto(w->redo, &w->nredo, upto);
+	size_t kept = 0;
+
+	for (size_t i = 0; i < w->nunsealed; i++)
+		if (w->unsealed[i].seq <= upto)
+			free(w->unsealed[i].path);
+		else
+			w->unsealed[kept++] = w->unsealed[i];
+	w->nunsealed = kept;
+	kept = w->redo_spans = 0;
+	for (size_t i = 0; i < w->nredo; i++)
+		if (w->redo[i].seq <= upto) {
+			free(w->redo[i].path);
+			free(w->redo[i].at);
+		} else {
+			w->redo_spans += w->redo[i].n;
+			w->redo[kept++] = w->redo[i];
+		}
+	w->nredo = kept;
 }
 
 /* What is dirty now, taken out of the writer; everything up to *upto relies on it. Under w->lock. */

@@ -25,13 +25,21 @@ void npki_names_fini(struct npki_names *l);
 /* What is in the directory `path` below dirfd, sorted. */
 int npki_list_dir(int dirfd, const char *path, struct npki_names *out, struct npk_err *err);
 
-/* Bytes that a record relies on, or will write in place (redo), and no seal has covered. */
+/* Bytes that a record relies on, and no seal has covered. */
 struct npki_extent {
 	char *path;
 	uint64_t seq, off, len;
 	uint32_t crc; /* in a transaction only */
 	bool zero;    /* likewise: the file was grown to `len` */
-	bool redo;    /* the record has the bytes */
+};
+
+/* Bytes that a record has and that are written in place behind it. Likewise. */
+struct npki_redo {
+	char *path;
+	uint64_t seq;
+	struct npki_span *at;
+	size_t n;
+	uint64_t from, to; /* all of `at` lies between */
 };
 
 /* How an array stands in the metadata and bitmap on disk, noted at its first change since. */
@@ -80,9 +88,8 @@ struct npki_writer {
 	int64_t begun_s;       /* when the journal got its first record */
 	struct npki_extent *unsealed;
 	size_t nunsealed;
-	struct npki_extent
-		*redo; /* likewise, of records that will write them again: they may be written over in turn */
-	size_t nredo;
+	struct npki_redo *redo; /* they may be written over in turn: replay is in order */
+	size_t nredo, redo_spans;
 	struct npki_names dirty;   /* files with bytes that are not synced */
 	size_t dirty_sorted;       /* how many there were when repeats were last dropped */
 	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
@@ -117,8 +124,9 @@ struct npki_tx {
 	struct npki_names created; /* files to remove if nothing comes of it */
 	struct npki_extent *ext;
 	size_t next;
-	bool has_redo;
 	bool logged; /* a record was written */
+	struct npki_redo *redo;
+	size_t nredo;
 	struct npk_array
 		*grown; /* in a transaction: appended to its copy of a file, which its commit tells by itself */
 };
@@ -131,6 +139,7 @@ int npki_tx_commit(struct npki_tx *tx, struct npk_err *err);
 /* The two halves of it: log() keeps the lock, so that bytes can be written in place behind the record. */
 int npki_tx_log(struct npki_tx *tx, struct npk_err *err);
 void npki_extents_fini(struct npki_extent *ext, size_t n);
+void npki_redo_fini(struct npki_redo *redo, size_t n);
 int npki_tx_sync(struct npki_tx *tx, struct npk_err *err); /* between them: the record becomes durable */
 void npki_tx_end(struct npki_tx *tx);
 /* A descriptor of a data file, one of a bounded number that stay open. */
@@ -154,8 +163,9 @@ void npki_tx_file(struct npki_tx *tx, const void *name, size_t len, const char *
 void npki_tx_time(struct npki_tx *tx, const void *name, size_t len, uint64_t mtime_us);
 int npki_tx_extent(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, uint32_t crc, struct npk_err *err);
 int npki_tx_zero(struct npki_tx *tx, const char *file, uint64_t len, struct npk_err *err);
-int npki_tx_redo(
-	struct npki_tx *tx, const char *file, uint64_t off, const void *bytes, size_t len, struct npk_err *err);
+/* `bytes` lie one after another and go to these places, behind the record. */
+int npki_tx_redo(struct npki_tx *tx, const char *file, const struct npki_span *at, size_t n, const void *bytes,
+	struct npk_err *err);
 /* `len` bytes of `source` from `from` on go to `file`, behind the record. */
 int npki_tx_copy(struct npki_tx *tx, const char *file, uint64_t off, uint64_t len, const char *source, uint64_t from,
 	struct npk_err *err);
