@@ -201,9 +201,9 @@ class _Mapped:
 
     __slots__ = ("__array_interface__", "gen")
 
-    def __init__(self, gen, address):
+    def __init__(self, gen, address, shape):
         self.gen = gen
-        self.__array_interface__ = {"version": 3, "shape": gen.shape, "typestr": gen.dtype.str, "data": (address, True)}
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": gen.dtype.str, "data": (address, True)}
 
 
 class Gen:
@@ -240,8 +240,19 @@ class Gen:
         check(lib.npk_gen_borrow(self.ptr, 0, byref(address), byref(together), err()))
         if together.value < self.rows:
             return None
-        out = np.asarray(_Mapped(self, address.value))
+        out = np.asarray(_Mapped(self, address.value, self.shape))
         self._mapped = weakref.ref(out)
+        return out
+
+    def rows_at(self, first, n):
+        """Rows first .. first + n - 1, read-only: over the mapping where they lie together, else a copy."""
+        if n > 0 and self.row_bytes > 0:
+            address, together = c_void_p(), c_uint64()
+            check(lib.npk_gen_borrow(self.ptr, first, byref(address), byref(together), err()))
+            if together.value >= n:
+                return np.asarray(_Mapped(self, address.value, (n,) + self.inner))
+        out = self.read(first, n)
+        out.flags.writeable = False
         return out
 
     def read(self, first, n):

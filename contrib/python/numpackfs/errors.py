@@ -32,12 +32,19 @@ class CorruptError(NumPackError):
     """The bytes on disk break the format; the message has file, byte and value."""
 
 
+class StaleError(NumPackError):
+    """The array is not the one any more that a graph was made for: rows were dropped, or it was saved anew or compacted."""
+
+
 class ArrayNotFoundError(KeyError):
     """There is no array of that name."""
 
     def __init__(self, name: str):
         super().__init__(f"Array not found: {name}")
         self.name = name
+
+    def __reduce__(self):
+        return type(self), (self.name,)
 
 
 class InvalidNameError(ValueError, RuntimeError):

@@ -18,7 +18,7 @@ import contextlib
 import os
 from ctypes import byref, c_double, c_int, c_void_p
 from pathlib import Path
-from typing import Iterator, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 
 import numpy as np
 
@@ -111,6 +111,14 @@ def _search_blocks(q: np.ndarray, blocks: Iterator[np.ndarray], dim: int, metric
         return _take(hits)
     finally:
         lib.npk_topk_close(top)
+
+
+def _search_rows(gen: _lib.Gen, q: np.ndarray, metric: int, k: int, rows: Optional[str] = None, threads: int = 0) -> Result:
+    """Rows of a generation in the query's dtype; `rows`: which, as "from:to", None: all."""
+    how = Search(metric, k, rows.encode() if rows else None, threads, Progress(), None)
+    hits = Hits()
+    check(lib.npk_search(gen.ptr, byref(_queries(q, gen.shape[1])), byref(how), byref(hits), err()))
+    return _take(hits)
 
 
 def _pieces(a: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
@@ -231,8 +239,7 @@ class StreamingVectorEngine:
         """The same for each of `queries` (nq, dim), in one pass: flat arrays of nq * m, one query after the other."""
         return self._search(_vectors(queries, 2, "queries"), npk_dir, array_name, metric, k, batch_size)
 
-    def _search(self, q: np.ndarray, npk_dir: Union[str, Path], name: str, metric: str, k: int, batch_size: int,
-                rows: Union[None, str] = None) -> Result:
+    def _search(self, q: np.ndarray, npk_dir: Union[str, Path], name: str, metric: str, k: int, batch_size: int) -> Result:
         m, k = _metric(metric), _k(k)
         with self._gen(npk_dir, name, batch_size) as gen:
             dim = gen.shape[1]
@@ -242,10 +249,7 @@ class StreamingVectorEngine:
             q, dtype = _match(q, gen.dtype, m)
             if dtype != gen.dtype:
                 return _search_blocks(q, _converted(gen, dtype), dim, m, min(k, gen.rows))
-            how = Search(m, k, rows.encode() if rows else None, 0, Progress(), None)
-            hits = Hits()
-            check(lib.npk_search(gen.ptr, byref(_queries(q, dim)), byref(how), byref(hits), err()))
-            return _take(hits)
+            return _search_rows(gen, q, m, k)
 
     def streaming_batch_compute(self, query: np.ndarray, npk_dir: Union[str, Path], array_name: str, metric: str,
                                 batch_size: int = 10000) -> np.ndarray:

@@ -7,7 +7,7 @@
 
 Imports add to the store `output_path`, or make it; an array appears whole or not at all. Exports replace the file whole or not at
 all. All take paths and, with fsspec, URLs; `chunk_size` bytes of rows are in memory at a time; `progress(done, total)` is called
-with rows. Each format's library is an extra (`pip install 'numpackfs[parquet]'`); DependencyError says which one is missing.
+with rows. Each format's library is an extra (`pip install 'numpackfs[arrow]'`); DependencyError says which one is missing.
 
 Every name that NumPack's versions used is here: those of 0.5 (from_numpy, from_torch, from_torch_file, from_arrow, from_pytorch) and
 those of 0.6 and later (from_npy, from_tensor, from_pt, from_table).
