@@ -162,9 +162,9 @@ $(EXTRAS)/.ok: contrib/python/tests/requirements.txt | $(B)/.deps
 	$(EXTRAS)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
-test-extras: all $(EXTRAS)/.ok ## the Python converters and examples on the libraries they are for (PyTorch, pandas, pyarrow, h5py, ...)
+test-extras: all $(EXTRAS)/.ok ## the Python converters and examples on the libraries they are for (PyTorch, pandas, ...), a store on JuiceFS
 	NPK_BUILD=$(B) LIBNUMPACK=$(CURDIR)/$(B)/libnumpack.so PYTHONPATH=$(CURDIR)/contrib/python \
-		$(EXTRAS)/bin/python -m pytest -q -p no:cacheprovider contrib/python/tests
+		$(EXTRAS)/bin/python -m pytest -q -p no:cacheprovider --timeout=600 contrib/python/tests
 
 check-asan: ## the same suites under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(MAKE) --no-print-directory MODE=asan check

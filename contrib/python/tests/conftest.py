@@ -20,4 +20,4 @@ def watchdog():
 
 @pytest.fixture
 def mount(tmp_path, watchdog):
-    return Mounter(tmp_path / "mounts", watchdog)
+    return Mounter(tmp_path / "mounts", watchdog, life=900)
