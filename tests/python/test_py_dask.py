@@ -534,3 +534,24 @@ def test_every_extra_that_is_named_exists():
             named |= set(found.split(","))
     assert {"dask", "arrow", "hdf5", "torch"} <= named
     assert named <= extras, named - extras
+
+
+def test_the_page_about_scaling(tmp_path, mount, monkeypatch):
+    """Its Python blocks run as they stand, one after the other."""
+    x = rng().standard_normal((2500, 8)).astype("f4")
+    write(tmp_path / "data.npk", x=x)
+    (tmp_path / "parts").mkdir()
+    for i in range(3):
+        write(tmp_path / "parts" / f"{i}.npk", x=x[:100 * i + 1])
+    (tmp_path / "mnt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "contrib/python/SCALING.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    with mount(write(tmp_path / "mounted.npk", x=x[:1]), at=tmp_path / "mnt", ro=False) as m, dask.config.set(scheduler="threads"):
+        names = {}
+        exec("".join(blocks), names)
+        got = m.load("x")
+        same(got, np.concatenate([x[:1], x[:1000] * 2]))
+        same(names["rows"], StreamingVectorEngine().streaming_top_k_from_file(names["mean"].astype("f4"), "data.npk", "x", "cosine", 10)[0])
+        assert names["parts"].shape == (303, 8) and len(names["row"]) == 5
+        names.clear()

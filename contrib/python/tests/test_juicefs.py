@@ -40,6 +40,7 @@ def machines(tmp_path, watchdog):
             at.mkdir()
             with open(log, "wb") as f:
                 processes.append(subprocess.Popen([JUICEFS, "mount", "--no-usage-report", "--backup-meta", "0", "--no-syslog",
+                                                   "--entry-cache", "0", "--attr-cache", "0",
                                                    "--cache-dir", f"{base}/cache{i}", meta, str(at)],
                                                   env=env, stdin=subprocess.DEVNULL, stdout=f, stderr=f))
             watchdog.say("arm", processes[i].pid, 900, at)
