@@ -420,6 +420,11 @@ def test_a_journal_with_a_damaged_header_is_not_thrown_away(tmp_path):
     path = crashed(tmp_path)
     with open(path / "numpackfs.journal", "r+b") as f:
         f.write(b"X")
+    damaged = (path / "numpackfs.journal").read_bytes()
+    for words in (["ls", path], ["compact", path]):     # to read, and to write
+        done = npk(*words)
+        assert done.returncode == REFUSED and b"numpackfs.journal: byte 0: its header is damaged" in done.stderr, done
+    assert (path / "numpackfs.journal").read_bytes() == damaged
     status, why = repair(path)
     assert status == REFUSED and "--discard-journal" in why
     assert repair_with(path, "--discard-journal")[0] == SOUND
