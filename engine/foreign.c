@@ -67,6 +67,15 @@ static int look_at_data(struct npk_store *s, const struct npki_file *f, const ch
 	return rc == -EUCLEAN ? 0 : rc;
 }
 
+/* Links, mode and owner are no content: a backup or chown -R changes only the ctime. */
+static bool is_same_content(const struct npki_file_id *a, const struct npki_file_id *b)
+{
+	struct npki_file_id x = *a;
+
+	x.ctime_ns = b->ctime_ns;
+	return npki_file_id_same(&x, b);
+}
+
 static int look_at_bitmap(struct npk_store *s, const struct npk_array *a, const struct npki_file_id *was,
 	const char **what, char file[300], struct npk_err *err)
 {
@@ -75,7 +84,7 @@ static int look_at_bitmap(struct npk_store *s, const struct npk_array *a, const 
 
 	snprintf(file, 300, "deleted_%.280s.npkb", a->name);
 	rc = npki_stat_file(s->dirfd, file, &id, err);
-	*what = rc == -EUCLEAN || (rc == 0 && !npki_file_id_same(&id, was)) ? "another program changed it" : "";
+	*what = rc == -EUCLEAN || (rc == 0 && !is_same_content(&id, was)) ? "another program changed it" : "";
 	return rc == -EUCLEAN ? 0 : rc;
 }
 

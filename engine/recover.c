@@ -550,7 +550,8 @@ static int read_journals(struct recovery *r)
 {
 	int rc = npki_jfile_read(r->s->dirfd, NPKI_JOURNAL, &r->old, r->err);
 
-	if (rc == 0 && !r->old.exists && r->old.len > NPKI_JHEAD_LEN) /* a header is durable before a record is written */
+	if (rc == 0 && !r->old.exists &&
+		r->old.len > NPKI_JHEAD_LEN) /* a header is durable before a record is written */
 		rc = npk_fail(r->err, EUCLEAN,
 			NPKI_JOURNAL ": byte 0: its header is damaged, and %" PRIu64
 				     " bytes of records follow: npk repair --discard-journal goes on without them",

@@ -311,6 +311,36 @@ static uint64_t size_of(const char *dir, const char *file)
 	return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+/* A backup that makes links, chown -R: the files are what they were. */
+TEST(who_changes_only_what_is_said_about_files_is_no_writer)
+{
+	static const char *const files[] = {"metadata.npkm", "data_a.npkd", "deleted_a.npkb"};
+	const char *dir = mk_dir();
+	struct mk_array a = an_array("a", first_rows, ROWS, 1000);
+	char path[512], other[512];
+	struct npk_store *s;
+	struct npk_array *x;
+	struct npk_err err;
+
+	mk_store(dir, &a, 1);
+	s = open_store(dir);
+	x = get(s, "a");
+	for (int i = 0; i < 3; i++) {
+		T_CHECKF(npk_array_drop(x, "0", NULL, &err) == 0, "%s", err.msg);
+		if (i == 1)
+			T_CHECKF(npk_store_sync(s, &err) == 0, "%s", err.msg);
+		for (int k = 0; k < 3 && i > 0; k++) {
+			snprintf(path, sizeof(path), "%s/%s", dir, files[k]);
+			snprintf(other, sizeof(other), "%s/link-%d-%s", dir, i, files[k]);
+			T_CHECK(chmod(path, 0600) == 0 && link(path, other) == 0);
+		}
+		T_CHECKF(npk_store_check(s, &err) == 0, "%s", err.msg);
+		T_CHECKF(npk_store_sync(s, &err) == 0, "%s", err.msg);
+	}
+	npk_array_put(x);
+	T_CHECKF(npk_store_finish(s, &err) == 0, "%s", err.msg);
+}
+
 TEST(a_long_lived_writers_journal_stays_short)
 {
 	static uint8_t bytes[1 << 20];
