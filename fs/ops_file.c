@@ -196,6 +196,15 @@ static void open_parked(void *ctx)
 	free(p);
 }
 
+/* The dirty pages that were written out before this call have announced themselves behind it. */
+static void open_flushed(void *ctx)
+{
+	struct parked *p = ctx;
+
+	if (npkfs_inval_call(&p->r.s->inval, open_parked, p) != 0)
+		open_parked(p);
+}
+
 /* Whoever opens another file with the rows of a writable map must see what was written to the map; and what is announced of an
  * array must have reached the kernel. */
 static bool open_must_wait(struct npkfs_request *r)
@@ -234,7 +243,7 @@ void npkfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (p != NULL) {
 		p->r = r;
 		p->fi = *fi;
-		if (npkfs_inval_call(&r.s->inval, open_parked, p) == 0)
+		if (npkfs_inval_call(&r.s->inval, open_flushed, p) == 0)
 			return;
 		free(p);
 	}
