@@ -74,7 +74,7 @@ def test_nobody_is_left(mount, store):
     try:
         children = open(f"/proc/{m.process.pid}/task/{m.process.pid}/children").read().split()
         assert len(children) == 1
-        assert open(f"/proc/{children[0]}/comm").read() == "numpackfs-umnt\n"
+        wait_for("its name", lambda: open(f"/proc/{children[0]}/comm").read() == "numpackfs-umnt\n")  # after the mount answers, perhaps
     finally:
         mount.kill(m)
 
