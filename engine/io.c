@@ -1,6 +1,7 @@
 /* io.c - see io.h. */
 #include "io.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -188,6 +189,48 @@ int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_
 	*len = (size_t)st.st_size;
 	*id = npki_file_id_of(&st);
 	return 0;
+}
+
+static int dir_error(const char *path, int code, struct npk_err *err)
+{
+	if (strcmp(path, ".") == 0)
+		return npk_fail(err, code, "%s", strerror(code));
+	return npk_fail(err, code, "%.300s: %s", path, strerror(code));
+}
+
+/* readdir() tells an error by errno alone. */
+static struct dirent *next_entry(DIR *d, const char *path)
+{
+	int rc = hook.read ? hook.read(hook.ctx, path, 0, 0) : 0;
+	struct dirent *e;
+
+	errno = 0;
+	e = rc == 0 ? readdir(d) : NULL;
+	if (rc != 0)
+		errno = rc;
+	return e;
+}
+
+int npki_each_name(int dirfd, const char *path, int (*fn)(void *ctx, int fd, const char *name, struct npk_err *err),
+	void *ctx, struct npk_err *err)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (!d) {
+		rc = dir_error(path, errno, err);
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	while (rc == 0 && (e = next_entry(d, path)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			rc = fn(ctx, fd, e->d_name, err);
+	if (rc == 0 && errno != 0)
+		rc = dir_error(path, errno, err);
+	closedir(d);
+	return rc;
 }
 
 /* --- changing --------------------------------------------------------------------------------------------------------- */

@@ -29,6 +29,10 @@ int npki_pread_all(int fd, void *buf, size_t len, uint64_t off, const char *path
 /* The whole file, at most `max` bytes, in a malloc'd buffer. -ENOENT: it is not there. */
 int npki_read_file(int dirfd, const char *path, size_t max, uint8_t **buf, size_t *len, struct npki_file_id *id,
 	struct npk_err *err);
+/* Calls fn for each name in the directory `path` but "." and "..", with the directory's descriptor; the first answer that is
+ * not 0 ends it and is returned. Messages give `path`, unless it is "." and the caller knows of what. */
+int npki_each_name(int dirfd, const char *path, int (*fn)(void *ctx, int fd, const char *name, struct npk_err *err),
+	void *ctx, struct npk_err *err);
 
 /* --- changing --------------------------------------------------------------------------------------------------------- */
 
@@ -56,7 +60,7 @@ struct npki_io_call {
 struct npki_io_hook {
 	int (*call)(void *ctx, const struct npki_io_call *c); /* 0, or a positive errno */
 	void *ctx;
-	/* Likewise for reads of `len` bytes at `off`: a disk that has gone bad. NULL: all is well. */
+	/* Likewise for reads of `len` bytes at `off` (0 at 0: of a directory): a disk that has gone bad. NULL: all is well. */
 	int (*read)(void *ctx, const char *path, uint64_t off, uint64_t len);
 };
 void npki_io_set_hook(const struct npki_io_hook *hook); /* NULL: none. Before any thread starts */

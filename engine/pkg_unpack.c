@@ -10,7 +10,6 @@
 #include "store.h"
 #include "writer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -477,65 +476,44 @@ static bool is_dir(int dirfd, const char *name)
 	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* Calls fn for each name in the directory; the first that is not 0 ends it. */
-static int each_name(
-	int dirfd, const char *path, int (*fn)(int dirfd, const char *name, struct npk_err *err), struct npk_err *err)
+static int check_segment(void *ctx, int dirfd, const char *name, struct npk_err *err)
 {
-	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	if (!d) {
-		rc = io_fail(path, err);
-		if (fd >= 0)
-			close(fd);
-		return rc;
-	}
-	for (errno = 0; rc == 0 && (e = readdir(d)) != NULL; errno = 0)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			rc = fn(fd, e->d_name, err);
-	if (rc == 0 && errno != 0)
-		rc = io_fail(path, err);
-	closedir(d);
-	return rc;
-}
-
-static int check_segment(int dirfd, const char *name, struct npk_err *err)
-{
+	(void)ctx;
 	if (!is_dir(dirfd, name) && ends_with(name, ".npkd"))
 		return 0;
 	return npk_fail(
 		err, ENOTEMPTY, "the target holds '%.200s', which is no part of a store: it is not replaced", name);
 }
 
-static int check_kept(int dirfd, const char *name, struct npk_err *err)
+static int check_kept(void *ctx, int dirfd, const char *name, struct npk_err *err)
 {
 	bool dir = is_dir(dirfd, name);
 
 	if (!is_part_of_store(name, dir))
 		return npk_fail(err, ENOTEMPTY,
 			"the target holds '%.200s', which is no part of a store: it is not replaced", name);
-	return dir ? each_name(dirfd, name, check_segment, err) : 0;
+	return dir ? npki_each_name(dirfd, name, check_segment, ctx, err) : 0;
 }
 
-static int remove_file(int dirfd, const char *name, struct npk_err *err)
+static int remove_file(void *ctx, int dirfd, const char *name, struct npk_err *err)
 {
+	(void)ctx;
 	return unlinkat(dirfd, name, 0) == 0 ? 0 : io_fail(name, err);
 }
 
-static int remove_any(int dirfd, const char *name, struct npk_err *err)
+static int remove_any(void *ctx, int dirfd, const char *name, struct npk_err *err)
 {
 	int rc;
 
 	if (!is_dir(dirfd, name))
-		return remove_file(dirfd, name, err);
-	rc = each_name(dirfd, name, remove_file, err);
+		return remove_file(ctx, dirfd, name, err);
+	rc = npki_each_name(dirfd, name, remove_file, ctx, err);
 	return rc == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) != 0 ? io_fail(name, err) : rc;
 }
 
 static int remove_store(const char *path, struct npk_err *err)
 {
-	int rc = each_name(AT_FDCWD, path, remove_any, err);
+	int rc = npki_each_name(AT_FDCWD, path, remove_any, NULL, err);
 
 	return rc == 0 && rmdir(path) != 0 ? io_fail(path, err) : rc;
 }
@@ -575,7 +553,7 @@ static int check_target(const struct npki_beside *b, bool last, int *lock, struc
 		return io_fail(b->target, err);
 	if (!S_ISDIR(st.st_mode))
 		return npk_fail(err, ENOTDIR, "%.300s: is no directory, so it is not replaced", b->target);
-	rc = each_name(AT_FDCWD, b->target, check_kept, err);
+	rc = npki_each_name(AT_FDCWD, b->target, check_kept, NULL, err);
 	if (rc != 0)
 		return npk_err_context(err, rc, "%.200s", b->target);
 	return lock_target(b->target, last, lock, err);

@@ -2,7 +2,6 @@
  * and a checkpoint of its own makes that the state on disk. Cut anywhere and run again it gives the same result. */
 #include "writer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -435,32 +434,38 @@ static int sync_everything(struct recovery *r)
 	return rc;
 }
 
+struct dead {
+	uint64_t nonce[2];
+	struct npki_names *names;
+};
+
+static int add_dead(void *ctx, int fd, const char *name, struct npk_err *err)
+{
+	const struct dead *d = ctx;
+	char data[32], temp[32];
+
+	(void)fd;
+	for (int i = 0; i < 2; i++) {
+		snprintf(data, sizeof(data), "data_.npk-%010" PRIx64, d->nonce[i]);
+		snprintf(temp, sizeof(temp), ".npk-%010" PRIx64, d->nonce[i]);
+		if (strncmp(name, data, strlen(data)) == 0 || strncmp(name, temp, strlen(temp)) == 0)
+			return npki_names_add(d->names, name) == 0 ? 0
+								   : npk_fail(err, ENOMEM, "no memory for recovery");
+	}
+	return 0;
+}
+
 /* Files that carry a nonce of ours, and files that records name, but that no array has. */
 static int find_dead(struct recovery *r, struct npki_names *dead)
 {
-	uint64_t nonce[2] = {r->old.head.nonce, r->next.exists ? r->next.head.nonce : r->old.head.nonce};
-	int fd = openat(r->s->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
+	const uint64_t nonce = r->old.head.nonce;
+	struct dead d = {{nonce, r->next.exists ? r->next.head.nonce : nonce}, dead};
+	int rc = npki_each_name(r->s->dirfd, ".", add_dead, &d, r->err);
 
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
-		return npk_fail(r->err, errno, "%s", strerror(errno));
-	}
-	while (rc == 0 && (e = readdir(d)) != NULL)
-		for (int i = 0; i < 2 && rc == 0; i++) {
-			char data[32], temp[32];
-
-			snprintf(data, sizeof(data), "data_.npk-%010" PRIx64, nonce[i]);
-			snprintf(temp, sizeof(temp), ".npk-%010" PRIx64, nonce[i]);
-			if (strncmp(e->d_name, data, strlen(data)) == 0 || strncmp(e->d_name, temp, strlen(temp)) == 0)
-				rc = npki_names_add(dead, e->d_name);
-		}
-	closedir(d);
 	for (size_t i = 0; i < r->known.n && rc == 0; i++)
-		rc = npki_names_add(dead, r->known.path[i]);
-	return rc ? npk_fail(r->err, ENOMEM, "no memory for recovery") : 0;
+		if (npki_names_add(dead, r->known.path[i]) != 0)
+			rc = npk_fail(r->err, ENOMEM, "no memory for recovery");
+	return rc;
 }
 
 /* A CHECKPOINT in a fresh journal that replaces the old one by rename: nothing is appended behind a damaged tail. */

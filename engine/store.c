@@ -2,7 +2,6 @@
 #include "pkg_store.h"
 #include "writer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -33,30 +32,15 @@ bool npki_is_store_file(const char *file)
 	return strncmp(file, "deleted_", 8) == 0 && n >= 13 && strcmp(file + n - 5, ".npkb") == 0;
 }
 
-/* -EUCLEAN when the directory has files of arrays: without metadata they must not look like an empty store. */
-static int check_new_store(int dirfd, struct npk_err *err)
+static int refuse_store_file(void *ctx, int fd, const char *name, struct npk_err *err)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-	int rc = 0;
-
-	if (!d) {
-		rc = npk_fail(err, errno, "%s", strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return rc;
-	}
-	for (errno = 0; rc == 0 && (e = readdir(d)) != NULL;)
-		if (npki_is_store_file(e->d_name))
-			rc = npk_fail(err, EUCLEAN, NPKI_META_FILE ": is missing beside %.255s", e->d_name);
-	if (rc == 0 && errno != 0)
-		rc = npk_fail(err, errno, "%s", strerror(errno));
-	closedir(d);
-	return rc;
+	(void)ctx;
+	(void)fd;
+	return npki_is_store_file(name) ? npk_fail(err, EUCLEAN, NPKI_META_FILE ": is missing beside %.255s", name) : 0;
 }
 
-/* *buf is NULL for a new store, which has no metadata yet. */
+/* *buf is NULL for a new store, which has no metadata yet. -EUCLEAN when the directory has files of arrays: without metadata
+ * they must not look like an empty store. */
 int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_id *id, struct npk_err *err)
 {
 	int rc = npki_read_file(dirfd, NPKI_META_FILE, META_MAX, buf, len, id, err);
@@ -66,7 +50,7 @@ int npki_read_metadata(int dirfd, uint8_t **buf, size_t *len, struct npki_file_i
 	*buf = NULL;
 	*len = 0;
 	*id = (struct npki_file_id){0};
-	return check_new_store(dirfd, err);
+	return npki_each_name(dirfd, ".", refuse_store_file, NULL, err);
 }
 
 static struct npki_entry *entry_alloc(

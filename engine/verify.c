@@ -3,7 +3,6 @@
 #include "deep.h"
 #include "text.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -274,26 +273,6 @@ static void check_file(struct check *c, const char *file, bool is_file)
 		npki_note(notes, NPK_NOTE, "%s: what npk repair replaced; no reader needs it", shown);
 	else if (is_file || !is_segments(c, file))
 		npki_note(notes, NPK_NOTE, "%s: is no %s of a store", shown, is_file ? "file" : "directory");
-}
-
-int npki_list_dir(int dirfd, const char *path, struct npki_names *out, struct npk_err *err)
-{
-	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	if (!d) {
-		rc = npk_fail(err, errno, "%.300s: %s", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return rc;
-	}
-	while (rc == 0 && (e = readdir(d)) != NULL)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			rc = npki_names_add(out, e->d_name);
-	closedir(d);
-	npki_names_sort(out);
-	return rc ? npk_fail(err, ENOMEM, "no memory") : 0;
 }
 
 /* A segment that no list of segments names. Of a damaged array, no list is known. */

@@ -16,61 +16,6 @@
 #define LIMIT_BYTES ((uint64_t)16 << 20)
 #define LIMIT_S 60
 
-/* --- lists of names --------------------------------------------------------------------------------------------------- */
-
-int npki_names_add(struct npki_names *l, const char *path)
-{
-	char **more;
-
-	for (size_t i = l->n; i-- > 0 && i + 4 >= l->n;) /* the same file again and again is the common case */
-		if (strcmp(l->path[i], path) == 0)
-			return 0;
-	if ((l->n & (l->n - 1)) == 0) {
-		more = realloc(l->path, (l->n ? 2 * l->n : 1) * sizeof(char *));
-		if (!more)
-			return -ENOMEM;
-		l->path = more;
-	}
-	l->path[l->n] = strdup(path);
-	if (!l->path[l->n])
-		return -ENOMEM;
-	l->n++;
-	return 0;
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-void npki_names_sort(struct npki_names *l)
-{
-	size_t n = 0;
-
-	if (l->n == 0)
-		return;
-	qsort(l->path, l->n, sizeof(char *), by_text);
-	for (size_t i = 0; i < l->n; i++)
-		if (n > 0 && strcmp(l->path[n - 1], l->path[i]) == 0)
-			free(l->path[i]);
-		else
-			l->path[n++] = l->path[i];
-	l->n = n;
-}
-
-bool npki_names_has(const struct npki_names *l, const char *path)
-{
-	return l->n && bsearch(&path, l->path, l->n, sizeof(char *), by_text) != NULL;
-}
-
-void npki_names_fini(struct npki_names *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		free(l->path[i]);
-	free(l->path);
-	*l = (struct npki_names){0};
-}
-
 /* --- the writer ------------------------------------------------------------------------------------------------------- */
 
 int npki_writer_new(struct npk_store *s, struct npk_err *err)

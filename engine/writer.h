@@ -8,22 +8,10 @@
 #define NPKI_WRITER_H
 
 #include "dict.h"
+#include "names.h"
 #include "store.h"
 
 #define NPKI_LOCK ".numpackfs.lock"
-
-/* A list of names; zeroed storage is an empty one. */
-struct npki_names {
-	char **path;
-	size_t n;
-};
-
-int npki_names_add(struct npki_names *l, const char *path);
-void npki_names_sort(struct npki_names *l);                        /* and drops repeats */
-bool npki_names_has(const struct npki_names *l, const char *path); /* of a sorted list */
-void npki_names_fini(struct npki_names *l);
-/* What is in the directory `path` below dirfd, sorted. */
-int npki_list_dir(int dirfd, const char *path, struct npki_names *out, struct npk_err *err);
 
 /* Bytes that a record relies on, and no seal has covered. */
 struct npki_extent {

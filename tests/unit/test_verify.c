@@ -102,4 +102,59 @@ TEST(a_check_can_be_ended)
 	npk_text_fini(&found.damage);
 }
 
+/* The list of a directory breaks off behind its first names. */
+struct torn_list {
+	const char *path;
+	unsigned left;
+};
+
+static int read_list(void *ctx, const char *path, uint64_t off, uint64_t len)
+{
+	struct torn_list *l = ctx;
+
+	if (strcmp(path, l->path) != 0 || off != 0 || len != 0)
+		return 0;
+	return l->left > 0 ? (l->left--, 0) : EIO;
+}
+
+/* What is not listed must not look like what is not there: a stray file, a lost segment, a store without metadata. */
+TEST(a_list_that_breaks_off_is_an_error)
+{
+	struct mk_array a = {.name = "x", .dtype = NPK_U8, .ndim = 1, .dim = {100}, .data = bytes, .segment_rows = 40};
+	const struct npk_verify how = {.deep = true};
+	struct npk_repair_result result;
+	struct found found = {{0}};
+	struct npk_store *s;
+	struct npk_err err;
+	struct torn_list l;
+	uint64_t ndamage;
+	const struct npki_io_hook hook = {NULL, &l, read_list};
+	const char *dir = mk_dir();
+	char want[600];
+
+	mk_store(dir, &a, 1);
+	npki_io_set_hook(&hook);
+	for (unsigned names = 0; names < 3; names++) {
+		l = (struct torn_list){".", names};
+		T_CHECK(npk_verify(dir, &how, keep_damage, &found, &ndamage, &err) == -EIO);
+		T_CHECKF(strcmp(err.msg, "Input/output error") == 0, "%s", err.msg);
+		l = (struct torn_list){"data_x_segments", names};
+		T_CHECK(npk_verify(dir, &how, keep_damage, &found, &ndamage, &err) == -EIO);
+		T_CHECKF(strcmp(err.msg, "data_x_segments: Input/output error") == 0, "%s", err.msg);
+		l = (struct torn_list){".", names};
+		T_CHECK(npk_repair(dir, &(struct npk_repair){.apply = true}, NULL, NULL, &result, &err) == -EIO);
+		snprintf(want, sizeof(want), "%s: Input/output error", dir);
+		T_CHECKF(strcmp(err.msg, want) == 0, "%s", err.msg);
+	}
+	npki_io_set_hook(NULL);
+	mk_remove(dir, "metadata.npkm");
+	npki_io_set_hook(&hook);
+	l = (struct torn_list){".", 0};
+	T_CHECK(npk_store_open(&s, dir, NPK_RDWR, &err) == -EIO);
+	T_CHECKF(strcmp(err.msg, want) == 0, "%s", err.msg);
+	npki_io_set_hook(NULL);
+	T_CHECK(found.damage.len == 0);
+	npk_text_fini(&found.damage);
+}
+
 T_MAIN()
