@@ -521,23 +521,18 @@ static int remove_store(const char *path, struct npk_err *err)
 /* The lock of a store that is about to go, if it has the file or `make`. *fd is -1 when there is nothing to lock. */
 static int lock_target(const char *path, bool make, int *fd, struct npk_err *err)
 {
-	struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0, f;
+	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
 
+	*fd = -1;
 	if (dir < 0)
 		return io_fail(path, err);
-	f = openat(dir, NPKI_LOCK, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (make ? O_CREAT : 0), 0666);
-	if (f < 0 && errno != ENOENT)
-		rc = npk_fail(err, errno, "%.200s/" NPKI_LOCK ": %s", path, strerror(errno));
+	rc = npki_lock_file(dir, path, make, 0, fd, err);
 	close(dir);
-	if (f >= 0 && fcntl(f, F_OFD_SETLK, &l) != 0)
-		rc = npk_fail(err, EBUSY, "%.300s: a program has it open for writing, so it is not replaced", path);
-	if (rc != 0 && f >= 0) {
-		close(f);
-		f = -1;
-	}
-	*fd = f;
-	return rc;
+	if (rc == -ENOENT && !make)
+		return 0;
+	if (rc == -EBUSY)
+		return npk_fail(err, EBUSY, "%.300s: a program has it open for writing, so it is not replaced", path);
+	return rc ? npk_err_context(err, rc, "%.200s", path) : 0;
 }
 
 /* Before any work, and again when the package turned out to be whole. */

@@ -450,7 +450,7 @@ int npk_repair(const char *path, const struct npk_repair *how, npk_repair_fn *fn
 	if (rc == 0)
 		rc = look_at_lock(&r);
 	if (rc == 0 && how->apply)
-		rc = npki_lock_dir(r.s->dirfd, path, &lock, r.err);
+		rc = npki_lock_dir(r.s->dirfd, path, "npk repair", 0, &lock, r.err);
 	if (rc == 0)
 		rc = repair(&r, fn, ctx, result);
 	if (lock >= 0)

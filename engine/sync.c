@@ -30,7 +30,7 @@ int npk_store_set_owner(struct npk_store *s, const char *text, struct npk_err *e
 	free(s->writer->owner);
 	s->writer->owner = copy;
 	if (s->writer->lock_fd >= 0)
-		rc = npki_write_owner(s->writer, s->writer->lock_fd, err);
+		rc = npki_write_owner(s->writer->lock_fd, copy, err);
 	pthread_mutex_unlock(&s->writer->lock);
 	return rc;
 }

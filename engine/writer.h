@@ -8,10 +8,9 @@
 #define NPKI_WRITER_H
 
 #include "dict.h"
+#include "lock.h"
 #include "names.h"
 #include "store.h"
-
-#define NPKI_LOCK ".numpackfs.lock"
 
 /* Bytes that a record relies on, and no seal has covered. */
 struct npki_extent {
@@ -87,21 +86,14 @@ struct npki_writer {
 	struct npki_file *open_file[NPKI_OPEN_FILES]; /* counted; those whose descriptor stays open */
 	size_t open_next;
 	int lock_timeout_ms;
-	char *owner;          /* what the lock file says of us */
+	char *owner;          /* what the lock file says of us, beside the process */
 	struct npk_txn *txns; /* those that are open */
 	bool replay_anyway;   /* recovery takes the metadata for the journal's, whoever wrote it */
 	bool cannot_share;    /* the filesystem has no copies that share blocks */
 };
 
-/* What the lock file says of us. Under w->lock, or before anybody else has `w`. */
-int npki_write_owner(const struct npki_writer *w, int fd, struct npk_err *err);
 int npki_writer_new(struct npk_store *s, struct npk_err *err);
 void npki_writer_free(struct npk_store *s);
-/* Who holds the lock file of a directory: 1 and what it says, 0: nobody does. */
-int npki_lock_owner(int dirfd, char owner[NPK_OWNER_MAX], struct npk_err *err);
-/* The lock of a directory that cannot be opened as a store, now or not at all; and its end, after which the file is empty. */
-int npki_lock_dir(int dirfd, const char *path, int *fd, struct npk_err *err);
-void npki_unlock_dir(int fd);
 void npki_release_lock(struct npki_writer *w); /* no matter who inherited its descriptor */
 
 /* --- one change ------------------------------------------------------------------------------------------------------- */
