@@ -159,12 +159,7 @@ static int check_file(struct npk_store *s, const char *path, struct npki_jfile *
 static void check_data(
 	struct npk_store *s, const struct npki_jfile *f, uint64_t sealed, const char *path, struct npki_notes *notes)
 {
-	size_t from = 0, i;
-
-	for (i = 0; i < f->nrecs; i++)
-		if (f->rec[i].kind == NPKI_JCKPT)
-			from = i + 1;
-	for (i = from; i < f->nrecs; i++)
+	for (size_t i = f->from; i < f->nrecs; i++)
 		if (f->rec[i].kind == NPKI_JOP && f->rec[i].seq > sealed && !npki_jrec_holds(s, &f->rec[i])) {
 			npki_note(notes, NPK_WARNING,
 				"%s: byte %zu: the data of change %" PRIu64 " is not on the disk: it and what follows "
@@ -172,16 +167,6 @@ static void check_data(
 				path, (size_t)(f->rec[i].payload - f->buf) - 13, f->rec[i].seq);
 			return;
 		}
-}
-
-static uint64_t last_seal(const struct npki_jfile *f)
-{
-	uint64_t sealed = 0;
-
-	for (size_t i = 0; i < f->nrecs; i++)
-		if (f->rec[i].kind == NPKI_JSEAL && f->rec[i].len == 8 && npki_le(f->rec[i].payload, 8) > sealed)
-			sealed = npki_le(f->rec[i].payload, 8);
-	return sealed;
 }
 
 int npki_deep_journal(struct npk_store *s, struct npki_notes *notes, struct npk_err *err)
@@ -203,12 +188,11 @@ int npki_deep_journal(struct npk_store *s, struct npki_notes *notes, struct npk_
 	if (rc == 0 && (old.exists || next.exists) && npki_journal_fits(s, &why) == -EBUSY)
 		npki_note(notes, NPK_DAMAGE, "%s", why.msg);
 	if (rc == 0 && old.exists) {
-		uint64_t sealed = last_seal(&old), later = last_seal(&next);
+		uint64_t sealed = next.sealed > old.sealed ? next.sealed : old.sealed;
 
 		if (next.exists && next.head.prev_chain != old.tail_chain)
 			npki_note(notes, NPK_DAMAGE,
 				NPKI_JOURNAL_NEXT ": byte 40: does not go on where " NPKI_JOURNAL " ends");
-		sealed = later > sealed ? later : sealed;
 		check_data(s, &old, sealed, NPKI_JOURNAL, notes);
 		check_data(s, &next, sealed, NPKI_JOURNAL_NEXT, notes);
 		npki_note(notes, NPK_NOTE,

@@ -176,8 +176,12 @@ static int take_records(struct npki_jfile *f, struct npki_rd *r, const char *pat
 		rc = add_rec(f, &rec);
 		if (rec.kind == NPKI_JOP)
 			f->seq = rec.seq;
-		if (rec.kind != NPKI_JCKPT)
+		if (rec.kind == NPKI_JCKPT)
+			f->from = f->nrecs;
+		else
 			f->tail_chain = chain;
+		if (rec.kind == NPKI_JSEAL && rec.len == 8 && npki_le(rec.payload, 8) > f->sealed)
+			f->sealed = npki_le(rec.payload, 8);
 		f->end.pos = pos + (uint64_t)(r->p - begin);
 	}
 	f->end.chain = chain;

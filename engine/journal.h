@@ -103,6 +103,8 @@ struct npki_jfile {
 	uint32_t tail_chain; /* after the last record that is no checkpoint: where the next journal goes on */
 	uint64_t seq;        /* of the last operation */
 	uint64_t len;        /* of the file */
+	size_t from;         /* the first record behind the last checkpoint; 0: there is none */
+	uint64_t sealed;     /* the last operation that a seal covers; 0: there is no seal */
 };
 
 /* Reads as far as the chain holds; a file without a whole header does not `exist`. */

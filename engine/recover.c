@@ -195,12 +195,8 @@ static int join(struct recovery *r)
 	if (goes_on && r->next.nrecs)
 		memcpy(r->rec + r->old.nrecs, r->next.rec, r->next.nrecs * sizeof(*r->rec));
 	r->nrecs = n;
-	for (size_t i = 0; i < n; i++) {
-		if (r->rec[i].kind == NPKI_JCKPT)
-			r->from = i + 1;
-		if (r->rec[i].kind == NPKI_JSEAL && r->rec[i].len == 8 && npki_le(r->rec[i].payload, 8) > r->sealed)
-			r->sealed = npki_le(r->rec[i].payload, 8);
-	}
+	r->from = goes_on && r->next.from ? r->old.nrecs + r->next.from : r->old.from;
+	r->sealed = goes_on && r->next.sealed > r->old.sealed ? r->next.sealed : r->old.sealed;
 	return 0;
 }
 
