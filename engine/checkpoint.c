@@ -178,10 +178,8 @@ static int write_bitmap(struct images *m, const char *target, const struct npki_
 
 	if (rc != 0)
 		return rc;
-	for (unsigned i = 0; i < 8; i++) {
-		head[i] = (uint8_t)(live->nslots >> (8 * i));
-		head[8 + i] = (uint8_t)((live->nslots - live->nlive) >> (8 * i));
-	}
+	npki_set_le(head, live->nslots, 8);
+	npki_set_le(head + 8, live->nslots - live->nlive, 8);
 	rc = temp_add(m, &t, head, sizeof(head));
 	for (size_t c = 0; c < live->nchunks && rc == 0; c++) {
 		const uint64_t *words = npki_rowmap_words(live, c, &nwords);

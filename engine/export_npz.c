@@ -3,6 +3,7 @@
  * follow it, which unzip and NumPy read as well. */
 #include "crc.h"
 #include "numpack.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -49,8 +50,8 @@ struct put {
 
 static void put(struct put *p, unsigned bytes, uint64_t value)
 {
-	for (unsigned i = 0; i < bytes; i++)
-		p->bytes[p->n++] = (uint8_t)(value >> (8 * i));
+	npki_set_le(p->bytes + p->n, value, bytes);
+	p->n += bytes;
 }
 
 static int write_fd(struct npk_npz *z, const void *bytes, size_t len, struct npk_err *err)

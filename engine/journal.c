@@ -17,26 +17,19 @@ void npki_put_u8(struct npk_text *t, uint8_t v)
 	npk_text_add(t, &v, 1);
 }
 
-static void put_le(struct npk_text *t, uint64_t v, unsigned bytes)
-{
-	const uint64_t le = htole64(v);
-
-	npk_text_add(t, &le, bytes);
-}
-
 void npki_put_u32(struct npk_text *t, uint32_t v)
 {
-	put_le(t, v, 4);
+	npki_text_le(t, v, 4);
 }
 
 void npki_put_u64(struct npk_text *t, uint64_t v)
 {
-	put_le(t, v, 8);
+	npki_text_le(t, v, 8);
 }
 
 void npki_put_bytes(struct npk_text *t, const void *p, size_t len)
 {
-	put_le(t, len, 4);
+	npki_text_le(t, len, 4);
 	npk_text_add(t, p, len);
 }
 

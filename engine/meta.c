@@ -188,21 +188,12 @@ int npki_meta_parse(const void *buf, size_t len, struct npki_meta *out, npki_met
 	return rc;
 }
 
-static void put_le(struct npk_text *t, uint64_t v, unsigned bytes)
-{
-	uint8_t b[8];
-
-	for (unsigned i = 0; i < bytes; i++)
-		b[i] = (uint8_t)(v >> (8 * i));
-	npk_text_add(t, b, bytes);
-}
-
 void npki_meta_write_head(struct npk_text *out, uint64_t total_bytes, uint32_t count)
 {
 	npk_text_add(out, MAGIC, 4);
-	put_le(out, 1, 4); /* version */
-	put_le(out, total_bytes, 8);
-	put_le(out, count, 4);
+	npki_text_le(out, 1, 4); /* version */
+	npki_text_le(out, total_bytes, 8);
+	npki_text_le(out, count, 4);
 }
 
 void npki_meta_write_entry(struct npk_text *out, const void *name, size_t name_len, unsigned dtype,
@@ -211,15 +202,15 @@ void npki_meta_write_entry(struct npk_text *out, const void *name, size_t name_l
 	static const uint8_t none[1 + 4 + 8 + 8 + 1]; /* no compression, no blocks */
 	size_t file_len = strlen(file);
 
-	put_le(out, name_len, 4);
+	npki_text_le(out, name_len, 4);
 	npk_text_add(out, name, name_len);
-	put_le(out, shape->ndim, 4);
+	npki_text_le(out, shape->ndim, 4);
 	for (unsigned i = 0; i < shape->ndim; i++)
-		put_le(out, shape->dim[i], 8);
-	put_le(out, file_len, 4);
+		npki_text_le(out, shape->dim[i], 8);
+	npki_text_le(out, file_len, 4);
 	npk_text_add(out, file, file_len);
-	put_le(out, mtime_us, 8);
-	put_le(out, size_bytes, 8);
-	put_le(out, dtype, 1);
+	npki_text_le(out, mtime_us, 8);
+	npki_text_le(out, size_bytes, 8);
+	npki_text_le(out, dtype, 1);
 	npk_text_add(out, none, sizeof(none));
 }

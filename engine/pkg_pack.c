@@ -5,6 +5,7 @@
 #include "pkg_io.h"
 #include "pkg_moment.h"
 #include "pkg_small.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,13 +65,6 @@ static int put(struct packing *k, const void *bytes, size_t len, struct npk_err 
 		k->begun = k->at;
 	}
 	return 0;
-}
-
-static size_t put_le(uint8_t *out, uint64_t v, unsigned bytes)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		out[i] = (uint8_t)(v >> (8 * i));
-	return bytes;
 }
 
 static int no_memory(struct npk_err *err)
@@ -207,10 +201,10 @@ static int put_head(struct packing *k, const struct npki_part *p, uint64_t begin
 	uint64_t end = k->at;
 	int rc;
 
-	put_le(head, name_len, 4);
+	npki_set_le(head, name_len, 4);
 	memcpy(head + 4, p->name, name_len);
-	put_le(head + 4 + name_len, p->len, 8);
-	put_le(head + 12 + name_len, stored, 8); /* 0: as it is */
+	npki_set_le(head + 4 + name_len, p->len, 8);
+	npki_set_le(head + 12 + name_len, stored, 8); /* 0: as it is */
 	k->at = begin;
 	rc = put(k, head, head_bytes(p), err);
 	if (end > k->at)
@@ -278,15 +272,15 @@ static int put_package(struct packing *k, struct npk_err *err)
 	int rc;
 
 	memcpy(head, NPKI_PKG_MAGIC, 4);
-	put_le(head + 4, k->crc.version, 4);
-	put_le(head + 8, k->how->codec != NPK_CODEC_NONE, 1);
-	put_le(head + 9, k->m->n, 4);
+	npki_set_le(head + 4, k->crc.version, 4);
+	npki_set_le(head + 8, k->how->codec != NPK_CODEC_NONE, 1);
+	npki_set_le(head + 9, k->m->n, 4);
 	rc = put(k, head, sizeof(head), err);
 	if (rc == 0)
 		rc = set_codec(k, err);
 	if (rc == 0)
 		rc = put_parts(k, err);
-	put_le(tail, k->crc.crc, sizeof(tail));
+	npki_set_le(tail, k->crc.crc, sizeof(tail));
 	if (rc == 0)
 		rc = put(k, tail, sizeof(tail), err);
 	if (rc == 0 && ftruncate(k->fd, (off_t)k->at) != 0) /* what was compressed in vain may have been longer */

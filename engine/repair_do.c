@@ -125,12 +125,6 @@ int npki_r_keep(struct npki_repair *r, const char *file)
 
 /* --- preparing -------------------------------------------------------------------------------------------------------- */
 
-static void put_le(uint8_t *p, uint64_t v)
-{
-	for (unsigned i = 0; i < 8; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
-}
-
 /* Bytes [at, at + n) of a bitmap's words: the bits that are there, ones for rows without, zeros behind the last row. */
 static int bitmap_block(
 	const struct npki_repair *r, const struct npki_rstep *st, int in, uint64_t at, uint8_t *buf, size_t n)
@@ -155,8 +149,8 @@ static int write_bitmap(struct npki_repair *r, const struct npki_rstep *st, int 
 
 	if (rc != 0)
 		return rc;
-	put_le(head, st->rows);
-	put_le(head + 8, st->deleted);
+	npki_set_le(head, st->rows, 8);
+	npki_set_le(head + 8, st->deleted, 8);
 	rc = npki_pwrite_all(out, head, sizeof(head), 0, path, r->err);
 	for (uint64_t at = 0; at < bytes && rc == 0; at += BLOCK) {
 		size_t n = bytes - at < BLOCK ? (size_t)(bytes - at) : BLOCK;

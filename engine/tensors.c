@@ -3,6 +3,7 @@
  * to its own element size in a mapping. */
 #include "numpack.h"
 #include "text.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -96,7 +97,6 @@ static void add_tensor(struct npk_text *h, struct tensor *x, uint64_t *at)
 static int make_header(struct npk_tensors *t, const struct npk_text *left_out, struct npk_err *err)
 {
 	struct npk_text *h = &t->header;
-	uint8_t len[8];
 
 	npk_text_add(h, "\0\0\0\0\0\0\0\0", 8);
 	npk_text_printf(h, "{\"__metadata__\":{\"format\":\"np\"");
@@ -114,9 +114,7 @@ static int make_header(struct npk_tensors *t, const struct npk_text *left_out, s
 	if (h->len - 8 > HEADER_MAX)
 		return npk_fail(err, E2BIG, "safetensors: a header of %zu bytes, the format allows %zu", h->len - 8,
 			HEADER_MAX);
-	for (int i = 0; i < 8; i++)
-		len[i] = (uint8_t)((h->len - 8) >> (8 * i));
-	memcpy(h->p, len, 8);
+	npki_set_le((uint8_t *)h->p, h->len - 8, 8);
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 /* text.c - a growing text buffer, and strings as JSON and in messages. */
 #include "text.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -108,6 +109,14 @@ void npk_text_json(struct npk_text *t, const void *bytes, size_t len)
 		}
 	}
 	npk_text_add(t, "\"", 1);
+}
+
+void npki_text_le(struct npk_text *t, uint64_t v, unsigned bytes)
+{
+	uint8_t le[8];
+
+	npki_set_le(le, v, bytes);
+	npk_text_add(t, le, bytes);
 }
 
 void npk_text_fini(struct npk_text *t)
