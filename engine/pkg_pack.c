@@ -1,5 +1,6 @@
 /* pkg_pack.c - npk_pack(): a store at one moment (pkg_moment.h) as one file. Small parts are compressed by threads of their own,
  * a part each (pkg_small.h), large ones one after the other, in pieces, by zstd's threads. */
+#include "cpu.h"
 #include "crc.h"
 #include "pkg.h"
 #include "pkg_io.h"
@@ -11,7 +12,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,11 +74,8 @@ static int no_memory(struct npk_err *err)
 
 static unsigned count_threads(const struct npk_pack *how)
 {
-	unsigned threads = how->threads;
-	cpu_set_t cpus;
+	unsigned threads = how->threads ? how->threads : npki_cpu_count();
 
-	if (threads == 0 && sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
-		threads = (unsigned)CPU_COUNT(&cpus);
 	return threads > THREADS_MAX ? THREADS_MAX : threads;
 }
 

@@ -3,6 +3,7 @@
  * Members are shared out among lanes, the largest first. In each lane one thread decodes into a ring of blocks and another
  * computes the checksum and writes; the caller's thread waits and tells the progress. The directory is made beside the target,
  * checked, synced, and takes the target's place in one rename. */
+#include "cpu.h"
 #include "crc.h"
 #include "meta.h"
 #include "pkg.h"
@@ -14,7 +15,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -335,11 +335,9 @@ static void watch(struct unpacking *u, struct npki_progress *progress)
 
 static unsigned count_lanes(uint64_t nmembers)
 {
-	cpu_set_t cpus;
-	unsigned n = LANES_MAX;
+	unsigned n = npki_cpu_count();
 
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && (unsigned)CPU_COUNT(&cpus) < n)
-		n = (unsigned)CPU_COUNT(&cpus);
+	n = n < LANES_MAX ? n : LANES_MAX;
 	return nmembers < n ? (unsigned)nmembers : n;
 }
 

@@ -5,13 +5,13 @@
  * hits thrown away, else the live rows are gathered first. Rows that do not follow one another are gathered always.
  * Data that is not in memory yet is asked for one round of blocks ahead. */
 #include "search.h"
+#include "cpu.h"
 #include "guard.h"
 #include "rows.h"
 #include "sel.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -257,20 +257,10 @@ static int worker_init(struct worker *w, struct search *s, uint64_t k, struct np
 	return npki_topk_init(&w->topk, &s->q, k, ordered, s->threads, err);
 }
 
-static uint64_t cpu_count(void)
-{
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
-	cpu_set_t ours;
-
-	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
-		return (uint64_t)CPU_COUNT(&ours);
-	return online > 0 ? (uint64_t)online : 1;
-}
-
 /* How many threads, and how many positions one takes at a time. A search that is cancelled ends between two blocks. */
 static void divide(struct search *s)
 {
-	uint64_t n = s->how->threads ? s->how->threads : cpu_count(), nq = s->q.nq, blocks;
+	uint64_t n = s->how->threads ? s->how->threads : npki_cpu_count(), nq = s->q.nq, blocks;
 	uint64_t row_bytes = s->g->info.row_bytes ? s->g->info.row_bytes : 1;
 	uint64_t most = BLOCK_BYTES < BLOCK_WORK / nq ? BLOCK_BYTES : BLOCK_WORK / nq, least = BLOCK_LEAST / nq;
 	uint64_t more = BLOCK_WORK / nq / row_bytes;
