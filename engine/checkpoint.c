@@ -295,11 +295,9 @@ static int plan_step(struct images *m, const struct npki_touched *t, const struc
 	struct npki_file_id id;
 	int rc;
 
-	*out = (struct step){.live = live};
-	if (asprintf(&out->file, "deleted_%s.npkb", t->name) < 0) {
-		out->file = NULL;
+	*out = (struct step){.live = live, .file = npki_bitmap_file(t->name)};
+	if (!out->file)
 		return npk_fail(m->err, ENOMEM, "no memory for a checkpoint");
-	}
 	rc = npki_stat_file(m->s->dirfd, out->file, &id, m->err);
 	if (rc != 0)
 		return rc;
@@ -677,7 +675,8 @@ static int stat_bitmaps(struct npk_store *s, struct npki_snapshot *n, struct npk
 	if (!n->bitmap)
 		return npk_fail(err, ENOMEM, "no memory for a checkpoint");
 	for (size_t i = 0; i < n->touched.n && rc == 0; i++) {
-		if (asprintf(&path, "deleted_%s.npkb", n->touched.t[i].name) < 0)
+		path = npki_bitmap_file(n->touched.t[i].name);
+		if (!path)
 			return npk_fail(err, ENOMEM, "no memory for a checkpoint");
 		rc = npki_stat_file(s->dirfd, path, &n->bitmap[i], err);
 		free(path);

@@ -79,11 +79,12 @@ static bool is_same_content(const struct npki_file_id *a, const struct npki_file
 static int look_at_bitmap(struct npk_store *s, const struct npk_array *a, const struct npki_file_id *was,
 	const char **what, char file[300], struct npk_err *err)
 {
+	char *path = npki_bitmap_file(a->name);
 	struct npki_file_id id;
-	int rc;
+	int rc = path ? npki_stat_file(s->dirfd, path, &id, err) : npk_fail(err, ENOMEM, "no memory");
 
-	snprintf(file, 300, "deleted_%.280s.npkb", a->name);
-	rc = npki_stat_file(s->dirfd, file, &id, err);
+	snprintf(file, 300, "%.299s", path ? path : "");
+	free(path);
 	*what = rc == -EUCLEAN || (rc == 0 && !is_same_content(&id, was)) ? "another program changed it" : "";
 	return rc == -EUCLEAN ? 0 : rc;
 }

@@ -1,6 +1,7 @@
 /* gen.c - loading a generation: the entry, the data files and the bitmap must fit together, or the array is damaged. */
 #include "bitmap.h"
 #include "manifest.h"
+#include "names.h"
 #include "pkg_store.h"
 #include "store.h"
 #include "text.h"
@@ -338,7 +339,8 @@ static int load_rows(
 		g->info.rows = 1;
 		return add_source(g, "", &none, err);
 	}
-	if (asprintf(&path, "deleted_%s.npkb", g->name) < 0)
+	path = npki_bitmap_file(g->name);
+	if (!path)
 		return no_memory(g, err);
 	rc = g->store->packed ? load_packed_bitmap(g, path, held, notes, err) : load_bitmap(g, path, held, notes, err);
 	free(path);

@@ -3,8 +3,23 @@
 #include "io.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+char *npki_data_file(const char *array)
+{
+	char *file;
+
+	return asprintf(&file, "data_%s.npkd", array) < 0 ? NULL : file;
+}
+
+char *npki_bitmap_file(const char *array)
+{
+	char *file;
+
+	return asprintf(&file, "deleted_%s.npkb", array) < 0 ? NULL : file;
+}
 
 int npki_names_add(struct npki_names *l, const char *path)
 {

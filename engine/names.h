@@ -1,10 +1,14 @@
-/* names.h - lists of file names. */
+/* names.h - file names: those of an array, and lists of them. */
 #ifndef NPKI_NAMES_H
 #define NPKI_NAMES_H
 
 #include "numpack.h"
 
-/* Zeroed storage is an empty one. */
+/* data_<array>.npkd and deleted_<array>.npkb, as NumPack names the files of an array. The caller frees; NULL: no memory. */
+char *npki_data_file(const char *array);
+char *npki_bitmap_file(const char *array);
+
+/* A list; zeroed storage is an empty one. */
 struct npki_names {
 	char **path;
 	size_t n;

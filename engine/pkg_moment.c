@@ -34,18 +34,12 @@ void npki_moment_fini(struct npki_moment *m)
 }
 
 /* data_<name>.npkd and its like. */
-static int add_part(struct npki_moment *m, const char *before, const char *name, const char *after, struct npk_gen *g,
-	uint64_t len, struct npk_err *err)
+/* Takes `name` over; NULL: there was no memory for it. */
+static int add_part(struct npki_moment *m, char *name, struct npk_gen *g, uint64_t len, struct npk_err *err)
 {
-	struct npki_part *p = &m->part[m->n];
-
-	*p = (struct npki_part){.len = len, .g = g ? npk_gen_ref(g) : NULL};
-	m->n++;
+	m->part[m->n++] = (struct npki_part){.name = name, .len = len, .g = g ? npk_gen_ref(g) : NULL};
 	m->bytes += len;
-	if (asprintf(&p->name, "%s%s%s", before, name, after) >= 0)
-		return 0;
-	p->name = NULL;
-	return npk_fail(err, ENOMEM, "no memory for a package's list of files");
+	return name ? 0 : npk_fail(err, ENOMEM, "no memory for a package's list of files");
 }
 
 static int add_array(struct npki_moment *m, struct npk_array *a, struct npk_err *err)
@@ -53,19 +47,21 @@ static int add_array(struct npki_moment *m, struct npk_array *a, struct npk_err 
 	const struct npk_gen_info *info;
 	struct npk_shape physical;
 	struct npk_gen *g = NULL;
-	char file[NAME_MAX + 1];
+	char *file = NULL;
 	int rc;
 
-	if (snprintf(file, sizeof(file), "data_%s.npkd", a->name) >= (int)sizeof(file) || strchr(a->name, '/'))
+	if (strlen(a->name) > NAME_MAX - strlen("data_.npkd") || strchr(a->name, '/'))
 		return npk_fail(err, EINVAL, "array '%.200s': a package cannot hold a name that %s", a->name,
 			strchr(a->name, '/') ? "has a '/'" : "is so long");
 	rc = npk_gen_get(&g, a, err);
 	if (rc == 0)
 		rc = npk_gen_map(g, err);
-	if (rc == 0)
-		rc = add_part(m, "", file, "", g, g ? g->info.slots * g->info.row_bytes : 0, err);
+	if (rc == 0) {
+		file = npki_data_file(a->name);
+		rc = add_part(m, file, g, g->info.slots * g->info.row_bytes, err);
+	}
 	if (rc == 0 && g->live) {
-		rc = add_part(m, "deleted_", a->name, ".npkb", g, 16 + (g->info.slots + 63) / 64 * 8, err);
+		rc = add_part(m, npki_bitmap_file(a->name), g, 16 + (g->info.slots + 63) / 64 * 8, err);
 		m->part[m->n - 1].bitmap = true;
 	}
 	if (rc == 0) {
@@ -96,7 +92,7 @@ static int add_meta(struct npki_moment *m, uint64_t data_bytes, uint32_t narrays
 	npk_text_fini(&m->meta);
 	m->meta = t;
 	return t.bad ? npk_fail(err, ENOMEM, "no memory for a package's metadata")
-		     : add_part(m, NPKI_META_FILE, "", "", NULL, t.len, err);
+		     : add_part(m, strdup(NPKI_META_FILE), NULL, t.len, err);
 }
 
 static int gather(struct npk_store *s, struct npki_moment *m, struct npk_err *err)

@@ -80,7 +80,8 @@ static int find_file(struct npki_repair *r, struct npki_rarray *a, bool *found)
 	*found = false;
 	if (!npki_is_legal_name(a->name, a->name_len) || !sizes(a, &row_bytes, &bytes))
 		return 0;
-	if (asprintf(&canonical, "data_%s.npkd", a->name) < 0)
+	canonical = npki_data_file(a->name);
+	if (!canonical)
 		return no_memory(r);
 	if (!is_used(r, canonical) && file_size(r, canonical, &size) && size == bytes) {
 		rc = npki_r_tell(r, show(a, shown), NPKI_META_FILE, npki_r_field(a, NPKI_F_FILE), "data file",
@@ -598,10 +599,10 @@ static int bitmap(struct npki_repair *r, const struct npki_rarray *a, uint64_t h
 {
 	struct bits b = {0};
 	struct stat st;
-	char *file;
+	char *file = npki_bitmap_file(a->name);
 	int rc;
 
-	if (asprintf(&file, "deleted_%s.npkb", a->name) < 0)
+	if (!file)
 		return no_memory(r);
 	b.file = file;
 	rc = npki_open_file(r->s->dirfd, file, &b.fd, &st, r->err);

@@ -138,7 +138,8 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 
 		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
 			continue;
-		if (asprintf(&to, "data_%s.npkd", list[i]->name) < 0) {
+		to = npki_data_file(list[i]->name);
+		if (!to) {
 			rc = -ENOMEM;
 			break;
 		}
@@ -171,7 +172,8 @@ static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *
 
 		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
 			continue;
-		if (asprintf(&canonical, "data_%s.npkd", list[i]->name) < 0) {
+		canonical = npki_data_file(list[i]->name);
+		if (!canonical) {
 			rc = -ENOMEM;
 		} else if (strcmp(canonical, e->file) != 0) {
 			if (asprintf(&to, "data_.npk-%010llx%06x.npkd", (unsigned long long)w->nonce,

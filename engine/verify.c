@@ -95,18 +95,15 @@ static int use_sources(struct npki_names *u, const struct npk_gen *g)
 /* A damaged array still owns its files. */
 static int use_names(struct npki_names *u, const struct npk_array *a)
 {
-	char *bitmap;
-	int rc = -ENOMEM;
+	char *bitmap = npki_bitmap_file(a->name);
+	int rc = bitmap ? npki_names_add(u, bitmap) : -ENOMEM;
 
-	if (asprintf(&bitmap, "deleted_%s.npkb", a->name) >= 0) {
-		rc = npki_names_add(u, bitmap);
-		free(bitmap);
-	}
+	free(bitmap);
 	return rc == 0 ? npki_names_add(u, a->entry->file) : rc;
 }
 
 /* What is right, but not for every NumPack. */
-static void check_readers(const struct npk_array *a, struct npki_notes *notes)
+static int check_readers(const struct npk_array *a, struct npki_notes *notes)
 {
 	char shown[NPKI_SHOW_MAX], *canonical;
 
@@ -114,12 +111,16 @@ static void check_readers(const struct npk_array *a, struct npki_notes *notes)
 		npki_note(notes, NPK_NOTE, "the name has a '/': NumPack itself cannot delete rows of it");
 	if (npki_is_manifest(a->entry->file)) {
 		npki_note(notes, NPK_NOTE, "segments: NumPack before 0.7 cannot read them");
-	} else if (asprintf(&canonical, "data_%s.npkd", a->name) >= 0) {
-		if (strcmp(canonical, a->entry->file) != 0)
-			npki_note(notes, NPK_NOTE, "data file %s: NumPack before 0.7 looks for its own name of it",
-				npki_show(shown, a->entry->file, strlen(a->entry->file)));
-		free(canonical);
+		return 0;
 	}
+	canonical = npki_data_file(a->name);
+	if (!canonical)
+		return -ENOMEM;
+	if (strcmp(canonical, a->entry->file) != 0)
+		npki_note(notes, NPK_NOTE, "data file %s: NumPack before 0.7 looks for its own name of it",
+			npki_show(shown, a->entry->file, strlen(a->entry->file)));
+	free(canonical);
+	return 0;
 }
 
 /* Segments have a size of their own to keep to; load() has looked whether they are long enough. */
@@ -148,8 +149,8 @@ static int check_array(struct check *c, struct npk_array *a, struct npk_err *err
 			NAME_MAX_WRITE);
 	if (a->entry->shape.ndim == 0 && !a->entry->damage)
 		npki_note(notes, NPK_NOTE, "0 dimensions: NumPack itself ends its process when it loads such an array");
-	if (c->how->deep && !a->entry->damage)
-		check_readers(a, notes);
+	if (c->how->deep && !a->entry->damage && check_readers(a, notes) != 0)
+		return npk_fail(err, ENOMEM, "no memory");
 	rc = npki_gen_load(&g, a->store, a->name, a->name_len, &from, notes, &why);
 	if (rc == 0)
 		rc = npk_gen_map(g, &why);
