@@ -13,7 +13,7 @@
 
 /* --- the plan --------------------------------------------------------------------------------------------------------- */
 
-static int no_memory(struct npki_repair *r)
+int npki_r_no_memory(struct npki_repair *r)
 {
 	return npk_fail(r->err, ENOMEM, "no memory");
 }
@@ -26,7 +26,7 @@ static int tell(struct npki_repair *r, bool left, const char *array, const char 
 	if ((r->ntold & (r->ntold - 1)) == 0) {
 		more = realloc(r->told, (r->ntold ? 2 * r->ntold : 1) * sizeof(*more));
 		if (!more)
-			return no_memory(r);
+			return npki_r_no_memory(r);
 		r->told = more;
 	}
 	t = &r->told[r->ntold++];
@@ -34,7 +34,7 @@ static int tell(struct npki_repair *r, bool left, const char *array, const char 
 		old_value ? strdup(old_value) : NULL, new_value ? strdup(new_value) : NULL, byte};
 	return (array && !t->array) || !t->file || !t->what || (old_value && !t->old_value) ||
 			       (new_value && !t->new_value)
-		       ? no_memory(r)
+		       ? npki_r_no_memory(r)
 		       : 0;
 }
 
@@ -94,17 +94,19 @@ static void forget_steps(struct npki_repair *r)
 	r->nsteps = 0;
 }
 
+static void told_fini(struct npki_rtold *t)
+{
+	free(t->array);
+	free(t->file);
+	free(t->what);
+	free(t->old_value);
+	free(t->new_value);
+}
+
 static void forget_told(struct npki_repair *r)
 {
-	for (size_t i = 0; i < r->ntold; i++) {
-		struct npki_rtold *t = &r->told[i];
-
-		free(t->array);
-		free(t->file);
-		free(t->what);
-		free(t->old_value);
-		free(t->new_value);
-	}
+	for (size_t i = 0; i < r->ntold; i++)
+		told_fini(&r->told[i]);
 	free(r->told);
 	r->told = NULL;
 	r->ntold = 0;
@@ -115,19 +117,11 @@ static void forget_changes(struct npki_repair *r)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < r->ntold; i++) {
-		struct npki_rtold *t = &r->told[i];
-
-		if (t->left) {
-			r->told[n++] = *t;
-			continue;
-		}
-		free(t->array);
-		free(t->file);
-		free(t->what);
-		free(t->old_value);
-		free(t->new_value);
-	}
+	for (size_t i = 0; i < r->ntold; i++)
+		if (r->told[i].left)
+			r->told[n++] = r->told[i];
+		else
+			told_fini(&r->told[i]);
 	r->ntold = n;
 	forget_steps(r);
 }
@@ -159,7 +153,7 @@ static bool exists(struct npki_repair *r, const char *file)
 static int move_away(struct npki_repair *r, const char *file, const char *what)
 {
 	if (!npki_r_step(r, NPKI_R_MOVE, file))
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	return npki_r_tell(r, NULL, file, 0, what, "there", "put aside");
 }
 
@@ -382,14 +376,10 @@ static int plan_arrays(struct npki_repair *r)
 
 static void forget_arrays(struct npki_repair *r)
 {
-	for (size_t i = 0; i < r->narrays; i++) {
-		free(r->array[i].name);
-		free(r->array[i].file);
-	}
+	npki_r_drop_entries(r, 0);
 	free(r->array);
 	free(r->meta);
 	r->array = NULL;
-	r->narrays = 0;
 	r->meta = NULL;
 	r->meta_len = 0;
 }
@@ -442,7 +432,7 @@ int npk_repair(const char *path, const struct npk_repair *how, npk_repair_fn *fn
 	if (rc != 0)
 		return rc;
 	r.hint_used = calloc(how->narrays + 1, sizeof(*r.hint_used));
-	rc = r.hint_used ? 0 : no_memory(&r);
+	rc = r.hint_used ? 0 : npki_r_no_memory(&r);
 	if (rc == 0)
 		rc = npki_lock_owner(r.s->dirfd, owner, r.err);
 	if (rc == 1)

@@ -70,6 +70,7 @@ struct npki_repair {
 	char kept[64];
 };
 
+int npki_r_no_memory(struct npki_repair *r); /* -ENOMEM, with its message */
 /* A line: "what: old -> new"; with `left` the last two are NULL. 0 or -ENOMEM with a message, as all calls here. */
 int npki_r_tell(struct npki_repair *r, const char *array, const char *file, uint64_t byte, const char *what,
 	const char *old_value, const char *new_value);
@@ -82,6 +83,7 @@ struct npki_rstep *npki_r_step(struct npki_repair *r, enum npki_raction action, 
 
 /* Reads the metadata, whatever it is, into r->array, and mends what it says by itself. */
 int npki_r_metadata(struct npki_repair *r);
+void npki_r_drop_entries(struct npki_repair *r, size_t from); /* of r->array: those from there on */
 /* The steps for an array's files and bitmap, and its entry made to fit them. */
 int npki_r_array(struct npki_repair *r, struct npki_rarray *a);
 /* The new metadata, when it changes; after all arrays. */

@@ -15,11 +15,6 @@
 #define HEAD 20
 #define ENTRY_TAIL 39 /* bytes of an entry behind its file name, without blocks */
 
-static int no_memory(struct npki_repair *r)
-{
-	return npk_fail(r->err, ENOMEM, "no memory");
-}
-
 uint64_t npki_r_field(const struct npki_rarray *a, enum npki_rfield field)
 {
 	uint64_t ndim_at = 4, at;
@@ -107,20 +102,24 @@ static struct npki_rarray *find(struct npki_repair *r, const char *name, size_t 
 
 /* --- the header, and where the list ends ------------------------------------------------------------------------------ */
 
-/* All entries from byte 20 on, whatever the header says; *end: where they end. */
-static int parse_entries(struct npki_repair *r, uint64_t *end)
+/* All entries from byte *at on, whatever the header says; *at: where they end. */
+static int parse_entries(struct npki_repair *r, uint64_t *at)
 {
 	struct npk_text copy = {0};
 	struct npki_meta meta;
+	size_t from = r->narrays;
 	int rc;
 
-	*end = HEAD;
 	npki_meta_write_head(&copy, 0, UINT32_MAX);
-	npk_text_add(&copy, r->meta + HEAD, r->meta_len - HEAD);
-	rc = copy.bad ? no_memory(r) : npki_meta_parse(copy.p, copy.len, &meta, take_entry, r, NULL, r->err);
+	npk_text_add(&copy, r->meta + *at, r->meta_len - *at);
+	rc = copy.bad ? npki_r_no_memory(r) : npki_meta_parse(copy.p, copy.len, &meta, take_entry, r, NULL, r->err);
 	npk_text_fini(&copy);
-	for (size_t i = 0; i < r->narrays; i++)
-		*end = r->array[i].at + r->array[i].raw_len;
+	for (size_t i = from; i < r->narrays && rc == 0; i++) {
+		r->array[i].at += *at - HEAD;
+		r->array[i].raw = r->meta + r->array[i].at;
+	}
+	if (r->narrays > from)
+		*at = r->array[r->narrays - 1].at + r->array[r->narrays - 1].raw_len;
 	return rc;
 }
 
@@ -134,7 +133,7 @@ static uint64_t sum_sizes(const struct npki_repair *r)
 	return sum;
 }
 
-static void drop_entries(struct npki_repair *r, size_t from)
+void npki_r_drop_entries(struct npki_repair *r, size_t from)
 {
 	for (size_t i = from; i < r->narrays; i++) {
 		free(r->array[i].name);
@@ -156,7 +155,7 @@ static int check_head(struct npki_repair *r, uint64_t end)
 	fits = version <= 1 && r->narrays > 0 && end == r->meta_len && npki_le(r->meta + 16, 4) == r->narrays &&
 	       npki_le(r->meta + 8, 8) == sum_sizes(r);
 	if (!fits) {
-		drop_entries(r, 0);
+		npki_r_drop_entries(r, 0);
 		r->foreign = true;
 		return npki_r_left(r, NULL, NPKI_META_FILE, magic ? 4 : 0,
 			"is no list of arrays that this version knows (%s, version %" PRIu64 ")",
@@ -269,7 +268,7 @@ static int mend_entry(struct npki_repair *r, uint64_t at, uint64_t *len)
 			continue;
 		a = new_array(r, name, n);
 		if (!a)
-			return no_memory(r);
+			return npki_r_no_memory(r);
 		a->shape = found.shape;
 		a->mtime_us = found.mtime_us;
 		a->size_bytes = found.size_bytes;
@@ -277,32 +276,11 @@ static int mend_entry(struct npki_repair *r, uint64_t at, uint64_t *len)
 		a->old_slots = a->shape.ndim ? a->shape.dim[0] : 1;
 		a->changed = true;
 		a->file = strdup(r->files.path[i]);
-		rc = a->file ? tell_mended(r, at, a, a->file) : no_memory(r);
+		rc = a->file ? tell_mended(r, at, a, a->file) : npki_r_no_memory(r);
 		if (rc != 0)
 			return rc;
 	}
 	return 0;
-}
-
-/* Entries behind one that was mended. */
-static int parse_more(struct npki_repair *r, uint64_t *at)
-{
-	struct npk_text copy = {0};
-	struct npki_meta meta;
-	size_t from = r->narrays;
-	int rc;
-
-	npki_meta_write_head(&copy, 0, UINT32_MAX);
-	npk_text_add(&copy, r->meta + *at, r->meta_len - *at);
-	rc = copy.bad ? no_memory(r) : npki_meta_parse(copy.p, copy.len, &meta, take_entry, r, NULL, r->err);
-	npk_text_fini(&copy);
-	for (size_t i = from; i < r->narrays && rc == 0; i++) {
-		r->array[i].at += *at - HEAD;
-		r->array[i].raw = r->meta + r->array[i].at;
-	}
-	if (r->narrays > from)
-		*at = r->array[r->narrays - 1].at + r->array[r->narrays - 1].raw_len;
-	return rc;
 }
 
 /* The part of the list that npki_meta_parse() gave up. */
@@ -318,7 +296,7 @@ static int salvage(struct npki_repair *r, uint64_t *end)
 		r->meta_changed = true;
 		*end += len;
 		if (*end < r->meta_len)
-			rc = parse_more(r, end);
+			rc = parse_entries(r, end); /* behind the one that was mended */
 	}
 	return rc;
 }
@@ -343,7 +321,7 @@ static int check_count(struct npki_repair *r, uint32_t count, uint64_t end)
 
 	if (count < n && !is_believable(r, &r->array[count])) {
 		end = r->array[count].at;
-		drop_entries(r, count);
+		npki_r_drop_entries(r, count);
 		n = count;
 	}
 	if (count != n) {
@@ -490,7 +468,7 @@ static int describe(struct npki_repair *r, const char *file, const char *name, s
 			hint->name, need, file, bytes);
 	a = new_array(r, name, len);
 	if (!a)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	a->dtype = hint->dtype;
 	a->shape = shape;
 	a->size_bytes = need;
@@ -499,7 +477,7 @@ static int describe(struct npki_repair *r, const char *file, const char *name, s
 	a->file = strdup(file);
 	a->changed = r->meta_changed = true;
 	if (!a->file)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	snprintf(text, sizeof(text), "%s, %" PRIu64 " rows", npk_dtype_name(a->dtype), shape.dim[0]);
 	return npki_r_tell(
 		r, a->name, NPKI_META_FILE, r->meta_len < rest ? r->meta_len : rest, "its entry", "none", text);
@@ -557,6 +535,7 @@ static int use_leftover(struct npki_repair *r, bool *used)
 		if (strncmp(file, NPKI_META_FILE ".tmp", strlen(NPKI_META_FILE ".tmp")) != 0)
 			continue;
 		rc = npki_read_file(r->s->dirfd, file, META_MAX, &r->meta, &r->meta_len, &id, r->err);
+		end = HEAD;
 		if (rc == 0 && r->meta_len >= HEAD)
 			rc = parse_entries(r, &end);
 		*used = rc == 0 && r->meta_len >= HEAD && is_whole(r, end);
@@ -564,7 +543,7 @@ static int use_leftover(struct npki_repair *r, bool *used)
 			r->meta_changed = true;
 			rc = npki_r_tell(r, NULL, NPKI_META_FILE, 0, "the list of arrays", "none", file);
 		} else {
-			drop_entries(r, 0);
+			npki_r_drop_entries(r, 0);
 			free(r->meta);
 			r->meta = NULL;
 			r->meta_len = 0;
@@ -576,8 +555,10 @@ static int use_leftover(struct npki_repair *r, bool *used)
 static int read_list(struct npki_repair *r, uint64_t *end)
 {
 	uint32_t count;
-	int rc = parse_entries(r, end);
+	int rc;
 
+	*end = HEAD;
+	rc = parse_entries(r, end);
 	if (rc != 0)
 		return rc;
 	count = (uint32_t)npki_le(r->meta + 16, 4);
@@ -645,7 +626,7 @@ int npki_r_write_metadata(struct npki_repair *r)
 		return rc;
 	st = npki_r_step(r, NPKI_R_REPLACE, NPKI_META_FILE);
 	if (!st)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	for (size_t i = 0; i < r->narrays; i++) {
 		const struct npki_rarray *a = &r->array[i];
 
@@ -661,7 +642,7 @@ int npki_r_write_metadata(struct npki_repair *r)
 	}
 	npki_meta_write_head(&st->image, total, count);
 	npk_text_add(&st->image, body.p, body.len);
-	rc = st->image.bad || body.bad ? no_memory(r) : 0;
+	rc = st->image.bad || body.bad ? npki_r_no_memory(r) : 0;
 	npk_text_fini(&body);
 	return rc;
 }

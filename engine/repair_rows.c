@@ -13,11 +13,6 @@
 
 #define MANIFEST_MAX ((size_t)1 << 28)
 
-static int no_memory(struct npki_repair *r)
-{
-	return npk_fail(r->err, ENOMEM, "no memory");
-}
-
 /* What messages call the array. */
 static const char *show(const struct npki_rarray *a, char shown[NPKI_SHOW_MAX])
 {
@@ -82,7 +77,7 @@ static int find_file(struct npki_repair *r, struct npki_rarray *a, bool *found)
 		return 0;
 	canonical = npki_data_file(a->name);
 	if (!canonical)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	if (!is_used(r, canonical) && file_size(r, canonical, &size) && size == bytes) {
 		rc = npki_r_tell(r, show(a, shown), NPKI_META_FILE, npki_r_field(a, NPKI_F_FILE), "data file",
 			a->file ? a->file : "one outside of the store", canonical);
@@ -109,7 +104,7 @@ static int mend_name(struct npki_repair *r, struct npki_rarray *a)
 		strncmp(a->file, "data_", 5) != 0)
 		return 0;
 	if (asprintf(&canonical, "data_%s%s", a->name, a->file + n - tail) < 0)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	differs = strcmp(canonical, a->file) != 0;
 	taken = differs && (!file_size(r, a->file, &size) || file_size(r, canonical, &size));
 	free(canonical);
@@ -122,7 +117,7 @@ static int mend_name(struct npki_repair *r, struct npki_rarray *a)
 		return 0;
 	name = strndup(a->file + 5, n - 5 - tail);
 	if (!name)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	rc = npki_r_tell(
 		r, show(a, shown), NPKI_META_FILE, a->at + 4, "name", shown, npki_show(fresh, name, n - 5 - tail));
 	free(a->name);
@@ -235,7 +230,7 @@ static int cut_file(struct npki_repair *r, const struct npki_rarray *a, const ch
 		return 0;
 	st = npki_r_step(r, NPKI_R_CUT, file);
 	if (!st)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	st->len = len;
 	snprintf(old, sizeof(old), "%" PRIu64 " bytes", size);
 	snprintf(fresh, sizeof(fresh), "%" PRIu64 " bytes", len);
@@ -328,7 +323,7 @@ static int rebuild(struct npki_repair *r, const struct npki_rarray *a, struct np
 {
 	uint64_t row_bytes, bytes, size, sum = 0;
 	char *dir = segments_dir(a), *file;
-	int rc = dir ? 0 : no_memory(r);
+	int rc = dir ? 0 : npki_r_no_memory(r);
 
 	*done = false;
 	sizes(a, &row_bytes, &bytes);
@@ -336,7 +331,7 @@ static int rebuild(struct npki_repair *r, const struct npki_rarray *a, struct np
 		struct npki_mseg *more;
 
 		if (asprintf(&file, "%s/seg_%06zu.npkd", dir, m->nsegs) < 0) {
-			rc = no_memory(r);
+			rc = npki_r_no_memory(r);
 			break;
 		}
 		if (!file_size(r, file, &size) || row_bytes == 0 || size % row_bytes != 0) {
@@ -346,7 +341,7 @@ static int rebuild(struct npki_repair *r, const struct npki_rarray *a, struct np
 		more = realloc(m->seg, (m->nsegs + 1) * sizeof(*more));
 		if (!more) {
 			free(file);
-			rc = no_memory(r);
+			rc = npki_r_no_memory(r);
 			break;
 		}
 		m->seg = more;
@@ -363,9 +358,9 @@ static int write_list(struct npki_repair *r, const struct npki_rarray *a, const 
 	struct npki_rstep *st = npki_r_step(r, NPKI_R_REPLACE, a->file);
 
 	if (!st)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	npki_manifest_text(&st->image, m);
-	return st->image.bad ? no_memory(r) : 0;
+	return st->image.bad ? npki_r_no_memory(r) : 0;
 }
 
 /* Whether segment i is as the list says; *changed: the list now says what the file holds. */
@@ -507,7 +502,7 @@ static int drop_bitmap(struct npki_repair *r, const struct npki_rarray *a, const
 
 	snprintf(text, sizeof(text), "none: all %" PRIu64 " rows show", a->shape.dim[0]);
 	if (!npki_r_step(r, NPKI_R_MOVE, b->file))
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	return npki_r_tell(r, show(a, shown), b->file, 0, "the bitmap", why, text);
 }
 
@@ -524,7 +519,7 @@ static int remake_bitmap(struct npki_repair *r, const struct npki_rarray *a, con
 		return rc;
 	st = npki_r_step(r, NPKI_R_REPLACE, b->file);
 	if (!st)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	st->bitmap = true;
 	st->words_at = b->at;
 	st->have = b->valid < rows ? b->valid : rows;
@@ -603,7 +598,7 @@ static int bitmap(struct npki_repair *r, const struct npki_rarray *a, uint64_t h
 	int rc;
 
 	if (!file)
-		return no_memory(r);
+		return npki_r_no_memory(r);
 	b.file = file;
 	rc = npki_open_file(r->s->dirfd, file, &b.fd, &st, r->err);
 	if (rc == 0) {

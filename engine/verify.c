@@ -239,7 +239,18 @@ static bool is_ours(const char *file)
 	return false;
 }
 
-/* The directory of an array's segments has the name of its manifest. */
+/* Whether a list of segments names any that lie in the directory. */
+static bool holds_segments(const struct check *c, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	for (size_t i = 0; i < c->used.n; i++)
+		if (strncmp(c->used.path[i], dir, n) == 0 && c->used.path[i][n] == '/')
+			return true;
+	return false;
+}
+
+/* The directory of an array's segments has the name of its manifest; a changed manifest has a name of ours. */
 static bool is_segments(const struct check *c, const char *file)
 {
 	size_t n = strlen(file), tail = strlen("_segments");
@@ -252,9 +263,7 @@ static bool is_segments(const struct check *c, const char *file)
 		used = npki_names_has(&c->used, manifest);
 		free(manifest);
 	}
-	for (size_t i = 0; i < c->used.n && !used; i++) /* a changed manifest has a name of ours */
-		used = strncmp(c->used.path[i], file, n) == 0 && c->used.path[i][n] == '/';
-	return used;
+	return used || holds_segments(c, file);
 }
 
 static void check_file(struct check *c, const char *file, bool is_file)
@@ -281,11 +290,8 @@ static int check_segment_dir(struct check *c, const char *dir, struct npk_err *e
 {
 	struct npki_names l = {0};
 	char shown[NPKI_SHOW_MAX], *path;
-	bool known = false;
+	bool known = holds_segments(c, dir);
 	int rc = npki_list_dir(c->s->dirfd, dir, &l, err);
-
-	for (size_t i = 0; i < c->used.n && !known; i++)
-		known = strncmp(c->used.path[i], dir, strlen(dir)) == 0 && c->used.path[i][strlen(dir)] == '/';
 
 	for (size_t i = 0; i < l.n && rc == 0; i++) {
 		if (asprintf(&path, "%s/%s", dir, l.path[i]) < 0) {
