@@ -161,6 +161,8 @@ bool npki_gen_is_current(struct npk_gen *g);
 /* The bitmap that it was loaded with, which may not exist; NULL: it was not read from a file. */
 const struct npki_file_id *npki_gen_bitmap_id(const struct npk_gen *g);
 
+/* What a writer that is alive, or died, has changed since the metadata was written: the end of an open. (In refresh.c.) */
+int npki_look_behind(struct npk_store *s, struct npk_err *err);
 bool npki_look_again(struct npk_store *s);
 bool npki_is_refreshing(const struct npk_store *s); /* by this thread */
 void npki_store_ref(struct npk_store *s);
@@ -176,6 +178,14 @@ int npki_table_put(struct npk_store *s, const void *name, size_t len, struct npk
 /* Likewise what another program made of an array: its files are read when somebody asks. */
 int npki_table_take(struct npk_store *s, const void *name, size_t len, struct npki_entry *e);
 int npki_table_del(struct npk_store *s, const void *name, size_t len);
+/* Makes the table what `buf` says (NULL: a new store). A header that is no header leaves the table as it was; so does,
+ * once the store is open, a list that breaks off: what it lacks may be on its way to the disk. `c` is NULL the first time. */
+int npki_take_metadata(struct npk_store *s, const uint8_t *buf, size_t len, const struct npki_file_id *id,
+	struct npki_changes *c, struct npk_err *err);
+/* Notes a change in `c` (may be NULL), once per array and refresh. -ENOMEM has no message. */
+int npki_add_change(struct npki_changes *c, struct npk_array *a, enum npk_change what);
+/* Tells them to `fn` (may be NULL), and frees the list. With no lock held. */
+void npki_tell_changes(struct npki_changes *c, npk_change_fn *fn, void *ctx);
 /* The arrays of `from` as they are now, in the empty table of `to`, which is a transaction on it. Under writer->lock. */
 int npki_table_copy(struct npk_store *to, struct npk_store *from, struct npk_err *err);
 /* An empty store for a transaction on `s`, and its end. */
