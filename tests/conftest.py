@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from harness import BUILD, Mounter, RealNumPack, Watchdog, copy_golden, differences, fresh_reports, tree  # noqa: E402
+from harness import BUILD, Mounter, RealNumPack, copy_golden, differences, fresh_reports, tree, watchdog  # noqa: E402, F401
 
 
 def pytest_report_header():
@@ -20,13 +20,6 @@ def no_sanitizer_report():
     yield
     fresh = fresh_reports()
     assert not fresh, "a sanitizer reports:\n" + "\n".join(fresh)
-
-
-@pytest.fixture(scope="session")
-def watchdog():
-    dog = Watchdog()
-    yield dog
-    dog.close()
 
 
 @pytest.fixture

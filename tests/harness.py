@@ -220,6 +220,14 @@ class Watchdog:
         self.process.wait()
 
 
+@pytest.fixture(scope="session")
+def watchdog():
+    """One for all mounts; a fixture of the suites that import it."""
+    dog = Watchdog()
+    yield dog
+    dog.close()
+
+
 def require_fuse():
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))

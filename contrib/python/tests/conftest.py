@@ -8,14 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from harness import Mounter, Watchdog  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def watchdog():
-    dog = Watchdog()
-    yield dog
-    dog.close()
+from harness import Mounter, watchdog  # noqa: E402, F401
 
 
 @pytest.fixture
