@@ -2,9 +2,9 @@
  * changes that contains everything before the last fsync; recovery cut short or run again gives the same; and a reader
  * with NumPack's own rules, who knows no journal, sees of every array an old or the new content or no such array. */
 #include "../t.h"
+#include "../tree.h"
 #include "disk.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -41,21 +41,6 @@ struct history {
 };
 
 static char scratch[64];
-
-static void remove_dir(const char *path)
-{
-	char name[512];
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
-		unlink(name);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
 
 static void random_rows(uint8_t row[][WIDTH], uint32_t n, uint64_t *rnd)
 {
@@ -433,7 +418,7 @@ static int check_cut(const struct history *h, size_t cut, enum disk_policy polic
 	wrong = upstream_sees_wrong(h, path);
 	state = reboot(h, path, (size_t)most, &err);
 	twice = reboot(h, path, (size_t)most, &(struct npk_err){0});
-	remove_dir(path);
+	t_remove_tree(path);
 	why[0] = 0;
 	if (wrong)
 		snprintf(why, 1024, "NumPack would read wrong rows of %s", wrong);
@@ -474,7 +459,7 @@ static size_t cut_power(size_t states, enum disk_bug bug, char why[1024])
 			}
 		}
 		disk_free(h->disk);
-		remove_dir(path);
+		t_remove_tree(path);
 	}
 	rmdir(scratch);
 	free(h);

@@ -3,6 +3,7 @@
  * leaves a state that was there. The same with real limits: of open files, and of the size of files, which cuts writes short. */
 #include "../crash/disk.h"
 #include "../t.h"
+#include "../tree.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,21 +17,6 @@
 #include <unistd.h>
 
 static char scratch[64];
-
-static void remove_dir(const char *path)
-{
-	char name[512];
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
-		unlink(name);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
 
 /* What a kill of this process would leave. */
 static void copy_dir(const char *from, const char *to)
@@ -388,7 +374,7 @@ static struct npk_store *prepare(const char *path, int busy, struct npk_text sta
 	struct npk_store *s;
 	struct npk_array *a;
 
-	remove_dir(path);
+	t_remove_tree(path);
 	T_CHECK(npk_store_open(&s, path, NPK_RDWR | NPK_CREATE, NULL) == 0);
 	T_CHECK(save(s, "x", 1, NULL) == 0 && save(s, "holes", 2, NULL) == 0);
 	T_CHECK(npk_array_get(&a, s, "holes", NULL) == 0 && npk_array_drop(a, "0,3,7:9", NULL, NULL) == 0);
@@ -528,13 +514,13 @@ static void check_after(struct npk_store *s, int rc, const struct truth *t, cons
 	npk_text_fini(&now);
 	copy_dir(path, copy);
 	check_opens(t, may, copy, f, "killed then");
-	remove_dir(copy);
+	t_remove_tree(copy);
 	for (int policy = 0; d && policy < DISK_POLICIES; policy++) {
 		T_CHECK(disk_cut(d, disk_length(d), (enum disk_policy)policy, f->nth * 31 + (size_t)policy, copy) == 0);
 		if (!f->op->in_parts)
 			check_opens(t, rc == 0 && f->op->durable ? bit(NEW(t)) | bit(OLD(t)) : bits(0, NEW(t)), copy, f,
 				"power cut then");
-		remove_dir(copy);
+		t_remove_tree(copy);
 	}
 	later_rc = later(s, &err);
 	T_CHECKF(later_rc == 0 || ((later_rc == -EIO || later_rc == -EROFS) && err.msg[0]),
@@ -547,7 +533,7 @@ static void check_after(struct npk_store *s, int rc, const struct truth *t, cons
 			      : may | bit(OLD_LATER(t)) | bit(NEW_LATER(t));
 	copy_dir(path, copy);
 	check_opens(t, after, copy, f, "killed after a later save");
-	remove_dir(copy);
+	t_remove_tree(copy);
 	rc2 = npk_store_finish(s, &err);
 	T_CHECKF(rc2 == 0 || later_rc != 0, FAULT_FMT ": cannot be closed: %s", FAULT_ARGS(f), err.msg);
 	check_opens(t, after, path, f, "closed and opened");
@@ -601,7 +587,7 @@ static void remove_scratch(void)
 	char path[128];
 
 	snprintf(path, sizeof(path), "%s/live", scratch);
-	remove_dir(path);
+	t_remove_tree(path);
 	T_CHECK(rmdir(scratch) == 0);
 }
 

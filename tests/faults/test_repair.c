@@ -1,8 +1,8 @@
 /* A repair that is ended at any of its changes to the disk: sound arrays stay as they are, nothing gets more damaged, and the next
  * repair ends where an undisturbed one does. */
 #include "../t.h"
+#include "../tree.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,24 +17,6 @@
 #define WIDTH 8
 
 static char scratch[64];
-
-static void remove_tree(const char *path)
-{
-	char name[1024];
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
-		if (unlink(name) != 0)
-			remove_tree(name);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
 
 static void save(struct npk_store *s, const char *name, unsigned seed)
 {
@@ -77,7 +59,7 @@ static void make_damaged(const char *path)
 	static const char *const names[] = {"cut", "good", "marks", "stale"};
 	struct npk_store *s;
 
-	remove_tree(path);
+	t_remove_tree(path);
 	T_CHECK(npk_store_open(&s, path, NPK_RDWR | NPK_CREATE, NULL) == 0);
 	for (unsigned i = 0; i < 4; i++) {
 		save(s, names[i], i + 1);
@@ -207,7 +189,7 @@ TEST(a_repair_can_end_anywhere)
 	}
 	npk_text_fini(&want);
 	npk_text_fini(&good);
-	remove_tree(scratch);
+	t_remove_tree(scratch);
 }
 
 T_MAIN()

@@ -3,6 +3,7 @@
  * copy of the directory taken at that moment, which is what kill -9 leaves, recovers to it without a file too many; and
  * after a clean end so does the store opened again. A failure prints the seed and the last operations. */
 #include "../t.h"
+#include "../tree.h"
 #include "../unit/mkstore.h"
 
 #include <dirent.h>
@@ -174,26 +175,6 @@ static void check_store(struct test *t, struct npk_store *s, const struct world 
 }
 
 /* --- the directory ---------------------------------------------------------------------------------------------------- */
-
-static void remove_dir(const char *path)
-{
-	char name[1024];
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)) != NULL) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
-		if (e->d_type == DT_DIR)
-			remove_dir(name);
-		else
-			unlink(name);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
 
 static void copy_file(struct test *t, const char *from, const char *to)
 {
@@ -866,7 +847,7 @@ static void kill_copy(struct test *t)
 	ok(t, npk_store_open(&s, t->copy, NPK_RDONLY, &err), &err);
 	check_store(t, s, &t->w);
 	npk_store_close(s);
-	remove_dir(t->copy);
+	t_remove_tree(t->copy);
 }
 
 static void step(struct test *t)
@@ -949,7 +930,7 @@ static void run(uint64_t seed, const char *dir, int steps, int segmented)
 	check_store(t, t->s, &t->w);
 	npk_store_close(t->s);
 	world_fini(&t->w);
-	remove_dir(t->path);
+	t_remove_tree(t->path);
 	free(t);
 }
 

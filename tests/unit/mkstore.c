@@ -1,4 +1,5 @@
 /* mkstore.c - see mkstore.h. */
+#include "../tree.h"
 #include "mkstore.h"
 
 #include <errno.h>
@@ -287,17 +288,11 @@ static char *made[DIRS_MAX];
 static size_t nmade;
 static pid_t owner; /* children of a test must not clean up */
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st, (void)type, (void)ftw;
-	return remove(path);
-}
-
 static void remove_all(void)
 {
 	for (size_t i = 0; i < nmade; i++) {
 		if (getpid() == owner)
-			nftw(made[i], remove_one, 16, FTW_DEPTH | FTW_PHYS);
+			t_remove_tree(made[i]);
 		free(made[i]);
 	}
 }
