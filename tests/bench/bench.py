@@ -7,7 +7,6 @@ rounds' ratios, their least and greatest, and the goal. Nothing here fails becau
 gets bench.json and bench.svg.
 """
 
-import argparse
 import contextlib
 import ctypes
 import gc
@@ -28,7 +27,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import lib as binding  # noqa: E402
-from measure import Table, Upstream, local, measure  # noqa: E402
+from measure import Table, Upstream, local, measure, parse, run_groups, workplace  # noqa: E402
 from picture import svg  # noqa: E402
 from stores import COLUMNS, DELETED, Sized, many  # noqa: E402
 
@@ -580,30 +579,17 @@ GROUPS = ("library", "flat", "open", "mount")
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--build", required=True, type=pathlib.Path)
-    p.add_argument("--out", required=True, type=pathlib.Path)
-    p.add_argument("--quick", action="store_true", help="3 rounds, up to 1M rows")
-    p.add_argument("--only", choices=GROUPS, action="append", help="this group; may be repeated")
-    args = p.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    base = args.out.resolve() / f"work-{os.getpid()}"
-    base.mkdir()
+    args = parse(__doc__, GROUPS, quick="3 rounds, up to 1M rows")
     started = time.monotonic()
-    b = Bench(args.build.resolve(), base, args.quick)
-    facts = {**machine(base), "numpackfs": b.lib.version().decode(), "ctypes_call_ns": round(b.lib.call_cost() * 1e9)}
-    try:
+    with workplace(args.out, "work") as base:
+        b = Bench(args.build.resolve(), base, args.quick)
+        facts = {**machine(base), "numpackfs": b.lib.version().decode(), "ctypes_call_ns": round(b.lib.call_cost() * 1e9)}
         print("  ".join(f"{k}: {v}" for k, v in facts.items()))
         print(f"{b.rounds} rounds, interleaved; ratio: the median, then the least and the greatest of the rounds. Ratios "
               "are of times (less is better) where the goal is <=, of speeds where it is >=.\n"
               "The library is called through ctypes, which is part of its times, and fills a buffer of the caller; numpy "
               "makes new arrays.")
-        for group in GROUPS:
-            if args.only is None or group in args.only:
-                getattr(b, group)()
-    finally:
-        b.close()
-        shutil.rmtree(base, ignore_errors=True)
+        run_groups(b, GROUPS, args.only)
     rows = b.table.rows
     met = [r.met() for r in rows]
     print(f"\n{met.count('met')} goals met, {met.count('short')} short, in {time.monotonic() - started:.0f} s")

@@ -6,11 +6,9 @@ Groups: read, write, batch, search. As bench.py: a row shows the median of the r
 row is what a call of Python costs by itself. The table goes to stdout, DIR gets bench_python.json.
 """
 
-import argparse
 import json
 import os
 import pathlib
-import shutil
 import sys
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
-from measure import Table, Upstream, measure  # noqa: E402
+from measure import Table, Upstream, measure, parse, run_groups, workplace  # noqa: E402
 
 GROUPS = ("read", "write", "batch", "search")
 OURS = "numpackfs"
@@ -83,27 +81,12 @@ class Bench:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--build", required=True, type=pathlib.Path)
-    p.add_argument("--out", required=True, type=pathlib.Path)
-    p.add_argument("--quick", action="store_true", help="3 rounds, a tenth of the rows")
-    p.add_argument("--only", choices=GROUPS, action="append", help="this group; may be repeated")
-    args = p.parse_args()
+    args = parse(__doc__, GROUPS, quick="3 rounds, a tenth of the rows")
     os.environ["LIBNUMPACK"] = str(args.build.resolve() / "libnumpack.so")
     os.environ["PYTHONPATH"] = str(ROOT / "contrib" / "python")
-    args.out.mkdir(parents=True, exist_ok=True)
-    base = args.out.resolve() / f"work-python-{os.getpid()}"
-    base.mkdir()
-    try:
+    with workplace(args.out, "work-python") as base:
         b = Bench(base, args.quick)
-        try:
-            for group in GROUPS:
-                if args.only is None or group in args.only:
-                    getattr(b, group)()
-        finally:
-            b.close()
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+        run_groups(b, GROUPS, args.only)
     result = {"rounds": b.rounds, "quick": args.quick, "rows": [vars(r) for r in b.table.rows]}
     (args.out / "bench_python.json").write_text(json.dumps(result, indent=1) + "\n")
 

@@ -7,7 +7,6 @@ ratios, their least and greatest, and the goal. Nothing is synced by any peer. T
 bench_write.json.
 """
 
-import argparse
 import contextlib
 import ctypes
 import gc
@@ -26,7 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 import lib as binding  # noqa: E402
-from measure import Table, Upstream, local, measure  # noqa: E402
+from measure import Table, Upstream, local, measure, parse, run_groups, workplace  # noqa: E402
 
 COLUMNS, ROW = 10, 40
 GROUPS = ("save", "change", "flat", "mount")
@@ -368,23 +367,10 @@ class Bench:
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--build", required=True, type=pathlib.Path)
-    p.add_argument("--out", required=True, type=pathlib.Path)
-    p.add_argument("--quick", action="store_true", help="3 rounds, up to 10M rows")
-    p.add_argument("--only", choices=GROUPS, action="append", help="this group; may be repeated")
-    args = p.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    base = args.out.resolve() / f"work-write-{os.getpid()}"
-    base.mkdir()
-    b = Bench(args.build.resolve(), base, args.quick)
-    try:
-        for group in GROUPS:
-            if args.only is None or group in args.only:
-                getattr(b, group)()
-    finally:
-        b.close()
-        shutil.rmtree(base, ignore_errors=True)
+    args = parse(__doc__, GROUPS, quick="3 rounds, up to 10M rows")
+    with workplace(args.out, "work-write") as base:
+        b = Bench(args.build.resolve(), base, args.quick)
+        run_groups(b, GROUPS, args.only)
     met = [r.met() for r in b.table.rows]
     print(f"\n{met.count('met')} goals met, {met.count('short')} short")
     result = {"rounds": b.rounds, "quick": args.quick, "rows": [{**vars(r), "met": r.met()} for r in b.table.rows]}

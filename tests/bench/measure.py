@@ -1,7 +1,12 @@
 """Timing of peers against each other: interleaved, in rounds, and the rows of the table that comes of it."""
 
+import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,6 +15,38 @@ import time
 SAMPLE = 0.004      # seconds that one sample of a peer lasts at least
 TRIES = 3
 SLOW = 1.0          # a call that takes longer is made once, and the row says so
+
+
+def parse(doc, groups, quick):
+    """The words of a benchmark whose table has groups."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--build", required=True, type=pathlib.Path)
+    p.add_argument("--out", required=True, type=pathlib.Path)
+    p.add_argument("--quick", action="store_true", help=quick)
+    p.add_argument("--only", choices=groups, action="append", help="this group; may be repeated")
+    return p.parse_args()
+
+
+@contextlib.contextmanager
+def workplace(out, prefix):
+    """A directory below `out`, which is made, for as long as the run lasts."""
+    out.mkdir(parents=True, exist_ok=True)
+    base = out.resolve() / f"{prefix}-{os.getpid()}"
+    base.mkdir()
+    try:
+        yield base
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def run_groups(bench, groups, only):
+    """The methods of `bench` with these names, `only` some if that is not None, and its end."""
+    try:
+        for group in groups:
+            if only is None or group in only:
+                getattr(bench, group)()
+    finally:
+        bench.close()
 
 
 class Failed(Exception):
