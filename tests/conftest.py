@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -25,6 +26,15 @@ def no_sanitizer_report():
 @pytest.fixture
 def mount(tmp_path, watchdog):
     return Mounter(tmp_path / "mounts", watchdog)
+
+
+@pytest.fixture
+def rw(request, mount, tmp_path):
+    """A new store, mounted for writing, with the arrays that the module names in STORED."""
+    with mount(tmp_path / "s.npk", "create", ro=False) as m:
+        for name, array in getattr(request.module, "STORED", {}).items():
+            np.save(m.array(name), array)
+        yield m
 
 
 @pytest.fixture

@@ -344,6 +344,33 @@ def expect_error(code, call, *args, **kw):
     raise AssertionError(f"{errno.errorcode[code]} expected, but it worked: {result!r:.200}")
 
 
+def as_bytes(text):
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def say(path, text):
+    """One write to a control file; returns what write(2) does."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        return os.write(fd, as_bytes(text))
+    finally:
+        os.close(fd)
+
+
+def ask(path, text):
+    """One write to a control file, and the answer on the same handle: (errno or 0, bytes)."""
+    fd, code, data = os.open(path, os.O_RDWR), 0, as_bytes(text)
+    try:
+        try:
+            assert os.write(fd, data) == len(data)
+        except OSError as e:
+            code = e.errno
+        return code, os.pread(fd, 1 << 24, 0)
+    finally:
+        with contextlib.suppress(OSError if code else ()):     # the error of a write is told by close(2) again
+            os.close(fd)
+
+
 # --- the real NumPack -------------------------------------------------------------------------------------------------
 
 

@@ -7,37 +7,17 @@ import os
 import subprocess
 
 import numpy as np
-import pytest
 
+import harness
 from harness import expect_error, same, saved
 
 A = np.arange(300, dtype="f4").reshape(100, 3)
 B = np.arange(60, dtype="i8").reshape(20, 3)
+STORED = {"x": A, "y": B}
 
 
-@pytest.fixture
-def rw(mount, tmp_path):
-    with mount(tmp_path / "s.npk", "create", ro=False) as m:
-        np.save(m.array("x"), A)
-        np.save(m.array("y"), B)
-        yield m
-
-
-def ask(m, text, path=None):
-    """Writes to ctl, and reads the answer on the same handle: (errno or 0, bytes)."""
-    fd = os.open(path or m.control() / "ctl", os.O_RDWR)
-    try:
-        data = text if isinstance(text, bytes) else text.encode()
-        try:
-            assert os.write(fd, data) == len(data)
-        except OSError as e:
-            return e.errno, os.pread(fd, 1 << 20, 0)
-        return 0, os.pread(fd, 1 << 24, 0)
-    finally:
-        try:
-            os.close(fd)
-        except OSError:
-            pass
+def ask(m, text):
+    return harness.ask(m.control() / "ctl", text)
 
 
 def ok(m, text, verb=None):

@@ -10,32 +10,17 @@ import sys
 import numpy as np
 import pytest
 
-from harness import expect_error, same, saved
+from harness import expect_error, same, saved, say
 
 A = np.arange(300, dtype="f4").reshape(100, 3)
 B = np.arange(60, dtype="i8").reshape(20, 3)
-
-
-@pytest.fixture
-def rw(mount, tmp_path):
-    with mount(tmp_path / "s.npk", "create", ro=False) as m:
-        np.save(m.array("x"), A)
-        np.save(m.array("y"), B)
-        yield m
+STORED = {"x": A, "y": B}
 
 
 def begin(m, name="t1"):
     path = m.control() / "batch" / name
     os.mkdir(path)
     return path
-
-
-def say(path, text):
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        return os.write(fd, text if isinstance(text, bytes) else text.encode())
-    finally:
-        os.close(fd)
 
 
 def load(path, name, **kw):

@@ -17,12 +17,6 @@ A = np.arange(300, dtype="f4").reshape(100, 3)
 B = np.arange(60, dtype="f8").reshape(20, 3)
 
 
-@pytest.fixture
-def rw(mount, tmp_path):
-    with mount(tmp_path / "s.npk", "create", ro=False) as m:
-        yield m
-
-
 def run(*argv, **kw):
     return subprocess.run([str(a) for a in argv], check=True, timeout=60, **kw)
 

@@ -14,16 +14,10 @@ from harness import expect_error, same, saved
 
 A = np.arange(300, dtype="f4").reshape(100, 3)
 B = np.arange(60, dtype="f8").reshape(20, 3)
+STORED = {"x": A}
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE = 1, 2, 8, 16
 NOREPLACE, EXCHANGE = 1, 2
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@pytest.fixture
-def rw(mount, tmp_path):
-    with mount(tmp_path / "s.npk", "create", ro=False) as m:
-        np.save(m.array("x"), A)
-        yield m
 
 
 def run(*argv, **kw):

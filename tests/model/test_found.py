@@ -9,14 +9,7 @@ import pytest
 from harness import BUILD, same
 
 A = np.arange(300, dtype="f4").reshape(100, 3)
-
-
-@pytest.fixture
-def rw(mount, tmp_path):
-    with mount(tmp_path / "s.npk", "create", ro=False) as m:
-        np.save(m.array("x"), A)
-        np.save(m.array("y"), A + 1000)
-        yield m
+STORED = {"x": A, "y": A + 1000}
 
 
 @pytest.mark.parametrize("how", ["rename", "exchange", "command"])
