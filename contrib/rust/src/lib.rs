@@ -204,6 +204,45 @@ pub struct ArrayMetadata {
     pub last_modified: u64,
 }
 
+/// The calls that a store and a transaction have in common.
+macro_rules! on_arrays {
+    () => {
+        /// All rows, in memory. InvalidArgument: the array has another dtype.
+        pub fn load_array<T: Element>(&self, name: &str) -> NpkResult<ArrayD<T>> {
+            let gen = self.handle.gen(name)?;
+            gen.rows(0, gen.info().rows)
+        }
+
+        pub fn append_rows<T: Element, S: Data<Elem = T>, D: Dimension>(
+            &self,
+            name: &str,
+            data: &ArrayBase<S, D>,
+        ) -> NpkResult<()> {
+            self.handle.append(name, data)
+        }
+
+        /// Row i of `data` goes to row indexes[i], in place.
+        pub fn replace_rows<T: Element, S: Data<Elem = T>, D: Dimension>(
+            &self,
+            name: &str,
+            data: &ArrayBase<S, D>,
+            indexes: &[i64],
+        ) -> NpkResult<()> {
+            self.handle.replace(name, data, indexes)
+        }
+
+        /// AlreadyExists: there is an array `target`.
+        pub fn clone_array(&self, source: &str, target: &str) -> NpkResult<()> {
+            self.handle.clone_array(source, target)
+        }
+
+        /// Hides rows, or removes the array when `indexes` is None.
+        pub fn drop_arrays(&self, name: &str, indexes: Option<&[i64]>) -> NpkResult<()> {
+            self.handle.drop_rows(name, indexes)
+        }
+    };
+}
+
 /// An open store. When it goes the store is written out and closed; `sync_metadata` does the former and tells errors.
 pub struct ParallelIO {
     handle: Handle,
@@ -219,6 +258,8 @@ impl Drop for ParallelIO {
 }
 
 impl ParallelIO {
+    on_arrays!();
+
     /// Opens the directory, or makes it.
     pub fn new(path: impl Into<PathBuf>) -> NpkResult<Self> {
         let path = path.into();
@@ -254,12 +295,6 @@ impl ParallelIO {
         call(|err| unsafe { ffi::npk_store_reset(self.handle.0, err) })
     }
 
-    /// All rows, in memory. InvalidArgument: the array has another dtype.
-    pub fn load_array<T: Element>(&self, name: &str) -> NpkResult<ArrayD<T>> {
-        let gen = self.handle.gen(name)?;
-        gen.rows(0, gen.info().rows)
-    }
-
     /// Rows by index, in the order given; negative ones count from the end. IndexOutOfBounds.
     pub fn getitem<T: Element>(&self, name: &str, indexes: &[i64]) -> NpkResult<ArrayD<T>> {
         let gen = self.handle.gen(name)?;
@@ -285,30 +320,6 @@ impl ParallelIO {
     /// The array as it is now, read from the mapped file.
     pub fn get_array_view(&self, name: &str) -> NpkResult<ArrayView> {
         Ok(ArrayView { gen: self.handle.gen(name)? })
-    }
-
-    pub fn append_rows<T: Element, S: Data<Elem = T>, D: Dimension>(&self, name: &str, data: &ArrayBase<S, D>) -> NpkResult<()> {
-        self.handle.append(name, data)
-    }
-
-    /// Row i of `data` goes to row indexes[i], in place.
-    pub fn replace_rows<T: Element, S: Data<Elem = T>, D: Dimension>(
-        &self,
-        name: &str,
-        data: &ArrayBase<S, D>,
-        indexes: &[i64],
-    ) -> NpkResult<()> {
-        self.handle.replace(name, data, indexes)
-    }
-
-    /// AlreadyExists: there is an array `target`.
-    pub fn clone_array(&self, source: &str, target: &str) -> NpkResult<()> {
-        self.handle.clone_array(source, target)
-    }
-
-    /// Hides rows, or removes the array when `indexes` is None.
-    pub fn drop_arrays(&self, name: &str, indexes: Option<&[i64]>) -> NpkResult<()> {
-        self.handle.drop_rows(name, indexes)
     }
 
     /// Gives the room of hidden rows back.
@@ -405,34 +416,10 @@ impl Drop for Transaction<'_> {
 }
 
 impl Transaction<'_> {
+    on_arrays!();
+
     pub fn save<T: Element, S: Data<Elem = T>, D: Dimension>(&self, name: &str, data: &ArrayBase<S, D>) -> NpkResult<()> {
         self.handle.save(name, data)
-    }
-
-    pub fn load_array<T: Element>(&self, name: &str) -> NpkResult<ArrayD<T>> {
-        let gen = self.handle.gen(name)?;
-        gen.rows(0, gen.info().rows)
-    }
-
-    pub fn append_rows<T: Element, S: Data<Elem = T>, D: Dimension>(&self, name: &str, data: &ArrayBase<S, D>) -> NpkResult<()> {
-        self.handle.append(name, data)
-    }
-
-    pub fn replace_rows<T: Element, S: Data<Elem = T>, D: Dimension>(
-        &self,
-        name: &str,
-        data: &ArrayBase<S, D>,
-        indexes: &[i64],
-    ) -> NpkResult<()> {
-        self.handle.replace(name, data, indexes)
-    }
-
-    pub fn clone_array(&self, source: &str, target: &str) -> NpkResult<()> {
-        self.handle.clone_array(source, target)
-    }
-
-    pub fn drop_arrays(&self, name: &str, indexes: Option<&[i64]>) -> NpkResult<()> {
-        self.handle.drop_rows(name, indexes)
     }
 }
 
