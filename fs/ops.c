@@ -31,7 +31,6 @@ static void op_init(void *session, struct fuse_conn_info *conn)
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param e;
 	struct npkfs_node *child = NULL;
 	struct npkfs_request r;
 	int rc;
@@ -39,14 +38,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (!npkfs_request_begin_node(&r, req, NPKFS_OP_LOOKUP, parent))
 		return;
 	rc = r.node->type->lookup ? r.node->type->lookup(r.s, r.node, name, &r.who, &child, &r.err) : -ENOTDIR;
-	if (rc != 0) {
+	if (rc != 0)
 		npkfs_request_fail(&r, r.node, name, rc);
-	} else {
-		npkfs_entry_fill(r.s, child, &e);
-		if (fuse_reply_entry(req, &e) != 0)
-			npkfs_node_forget(&r.s->inodes, e.ino, 1);
-		npkfs_node_put(&r.s->inodes, child);
-	}
+	else
+		npkfs_request_reply_entry(&r, child);
 	npkfs_request_end(&r);
 }
 

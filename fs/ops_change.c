@@ -157,7 +157,6 @@ void npkfs_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 void npkfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct npkfs_node *child = NULL;
-	struct fuse_entry_param e;
 	struct npkfs_request r;
 	int rc;
 
@@ -167,14 +166,10 @@ void npkfs_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t 
 	rc = may_change(&r, r.node->type->mkdir != NULL, "mkdir");
 	if (rc == 0)
 		rc = r.node->type->mkdir(r.s, r.node, name, &child, &r.err);
-	if (rc != 0) {
+	if (rc != 0)
 		npkfs_request_fail(&r, r.node, name, rc);
-	} else {
-		npkfs_entry_fill(r.s, child, &e);
-		if (fuse_reply_entry(req, &e) != 0)
-			npkfs_node_forget(&r.s->inodes, e.ino, 1);
-		npkfs_node_put(&r.s->inodes, child);
-	}
+	else
+		npkfs_request_reply_entry(&r, child);
 	npkfs_request_end(&r);
 }
 

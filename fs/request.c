@@ -75,3 +75,13 @@ void npkfs_request_reply_attr(struct npkfs_request *r)
 	npkfs_stat(r->s, r->node, &st);
 	fuse_reply_attr(r->req, &st, npkfs_attr_timeout(r->s, r->node));
 }
+
+void npkfs_request_reply_entry(struct npkfs_request *r, struct npkfs_node *child)
+{
+	struct fuse_entry_param e;
+
+	npkfs_entry_fill(r->s, child, &e);
+	if (fuse_reply_entry(r->req, &e) != 0)
+		npkfs_node_forget(&r->s->inodes, e.ino, 1);
+	npkfs_node_put(&r->s->inodes, child);
+}

@@ -25,5 +25,7 @@ void npkfs_request_fail(struct npkfs_request *r, const struct npkfs_node *node, 
 void npkfs_request_note(struct npkfs_request *r, const struct npkfs_node *node, const char *name, int rc);
 /* Answers with the attributes of r->node. */
 void npkfs_request_reply_attr(struct npkfs_request *r);
+/* Answers with `child`, which was looked up or made below r->node, and gives it back. */
+void npkfs_request_reply_entry(struct npkfs_request *r, struct npkfs_node *child);
 
 #endif
