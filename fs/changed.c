@@ -157,6 +157,17 @@ int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct np
 	return rc == 0 ? 0 : npk_fail(err, ENOMEM, "no memory to tell the kernel of added rows");
 }
 
+/* Whether the kernel was told less than the node has. */
+static bool has_news(struct npkfs_node *node)
+{
+	bool news;
+
+	pthread_mutex_lock(&node->lock);
+	news = node->shown != NULL;
+	pthread_mutex_unlock(&node->lock);
+	return news;
+}
+
 int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct npk_array *a, struct npk_err *err)
 {
 	struct npkfs_key key = {.type = &npkfs_array_type, .space = sp};
@@ -171,7 +182,7 @@ int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct
 	node = npkfs_node_by_key(&s->inodes, &key);
 	if (node != NULL)
 		rc = npkfs_node_update(s, node, g, err);
-	if (node != NULL && rc == 0)
+	if (node != NULL && rc == 0 && has_news(node))
 		rc = npkfs_tell_grown(s, node, err);
 	npkfs_node_put(&s->inodes, node);
 	npk_gen_put(g);

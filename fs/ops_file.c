@@ -390,7 +390,8 @@ static void write_parked(void *ctx)
 /* A direct-I/O write is answered when others see what it did; who holds a page of the file must not wait. */
 static void reply_write(struct npkfs_request *r, struct npkfs_handle *h, const struct npkfs_write *w, size_t taken)
 {
-	struct parked *p = h->direct && w->announced ? calloc(1, sizeof(*p)) : NULL;
+	bool wait = h->direct && w->announced && !npkfs_inval_idle(&r->s->inval);
+	struct parked *p = wait ? calloc(1, sizeof(*p)) : NULL;
 
 	NPKFS_ADD(r->s->stats.written_bytes, taken);
 	if (p != NULL) {
