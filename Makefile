@@ -224,6 +224,8 @@ bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy
 
 I := $(DESTDIR)$(PREFIX)
 LIBDIR ?= lib
+# Where systemd looks below /usr and /usr/local; what it runs is named by its path, for other prefixes are not in its own.
+UNITDIR ?= lib/systemd/system
 COMPLETION_DIRS := bash-completion/completions zsh/site-functions fish/vendor_completions.d
 MAN1 := $(sort $(wildcard fs/*.1 tools/*.1))
 MAN5 := $(sort $(wildcard fs/*.5))
@@ -250,11 +252,15 @@ install: all ## to $(DESTDIR)$(PREFIX)
 		install -m 644 contrib/completions/$$p.fish $(I)/share/fish/vendor_completions.d || exit 1; done
 	install -m 644 contrib/completions/_numpackfs $(I)/share/zsh/site-functions
 	install -m 644 contrib/completions/npk.zsh $(I)/share/zsh/site-functions/_npk
+	install -d $(I)/$(UNITDIR)
+	sed -e 's|^ExecStart=numpackfs |ExecStart=$(PREFIX)/bin/numpackfs |' 'contrib/systemd/numpackfs@.service' > '$(I)/$(UNITDIR)/numpackfs@.service'
+	chmod 644 '$(I)/$(UNITDIR)/numpackfs@.service'
 
 uninstall: ## what install put there
 	rm -f $(I)/sbin/mount.numpackfs $(I)/sbin/umount.fuse.numpackfs $(foreach p,numpackfs npk,$(addprefix $(I)/share/,bash-completion/completions/$(p) \
 		zsh/site-functions/_$(p) fish/vendor_completions.d/$(p).fish))
 	rm -f $(I)/bin/numpackfs $(I)/bin/npk $(I)/$(LIBDIR)/libnumpack.* $(I)/$(LIBDIR)/pkgconfig/libnumpack.pc $(I)/include/numpack.h
+	rm -f '$(I)/$(UNITDIR)/numpackfs@.service'
 	rm -f $(addprefix $(I)/share/man/man1/,$(notdir $(MAN1))) $(addprefix $(I)/share/man/man5/,$(notdir $(MAN5))) \
 		$(addprefix $(I)/share/man/man7/,$(notdir $(MAN7)))
 

@@ -5,6 +5,7 @@ import fnmatch
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -94,15 +95,50 @@ def test_the_exporter_adds_the_mountpoint_and_nothing_else(digits, tmp_path, mou
     assert export(out).returncode == 2
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """What `make install` puts below /usr of an empty directory."""
-    top = tmp_path_factory.mktemp("installed")
+def make(target, top, **settings):
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS")}
-    done = subprocess.run(["make", "--no-print-directory", f"MODE={MODE}", f"B={BUILD}", f"DESTDIR={top}", "PREFIX=/usr", "LIBDIR=lib/any",
-                           "install"], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [f"{k}={v}" for k, v in {"MODE": MODE, "B": BUILD, "DESTDIR": top, "PREFIX": "/usr", "LIBDIR": "lib/any", **settings}.items()]
+    done = subprocess.run(["make", "--no-print-directory", *words, target], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     return sorted(str(p.relative_to(top)) for p in top.rglob("*") if not p.is_dir() or p.is_symlink())
+
+
+@pytest.fixture(scope="module")
+def installed_top(tmp_path_factory):
+    return tmp_path_factory.mktemp("installed")
+
+
+@pytest.fixture(scope="module")
+def installed(installed_top):
+    """What `make install` puts below /usr of an empty directory."""
+    return make("install", installed_top)
+
+
+def settings_of_unit(text):
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+
+
+def test_the_unit_is_where_systemd_looks_and_runs_what_was_installed(installed, installed_top):
+    """systemd looks below /usr/lib and /usr/local/lib, whatever the libraries' directory, and for programs not below other prefixes."""
+    assert [p for p in installed if "systemd" in p] == ["usr/lib/systemd/system/numpackfs@.service"]
+    path = installed_top / "usr/lib/systemd/system/numpackfs@.service"
+    unit, source = path.read_text(), (CONTRIB / "systemd" / "numpackfs@.service").read_text()
+    assert path.stat().st_mode & 0o777 == 0o644
+    run = settings_of_unit(unit)["ExecStart"].split()[0]
+    assert (installed_top / run.lstrip("/")).samefile(installed_top / "usr/bin/numpackfs")
+    assert unit.replace("ExecStart=/usr/bin/numpackfs ", "ExecStart=numpackfs ") == source
+    if shutil.which("systemd-analyze"):
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", f"--root={installed_top}", "numpackfs@x.service"], capture_output=True, text=True)
+        assert not re.search(r"numpackfs@\w*\.service:\d+: ", done.stderr), done.stderr    # a line that it does not understand
+
+
+def test_uninstall_leaves_nothing(tmp_path):
+    here = make("install", tmp_path, PREFIX="/opt/npf", LIBDIR="lib64")
+    assert "opt/npf/lib/systemd/system/numpackfs@.service" in here
+    unit = (tmp_path / "opt/npf/lib/systemd/system/numpackfs@.service").read_text()
+    assert settings_of_unit(unit)["ExecStart"].startswith("/opt/npf/bin/numpackfs -f ")
+    assert make("uninstall", tmp_path, PREFIX="/opt/npf", LIBDIR="lib64") == []
 
 
 def test_the_debian_packages_have_each_installed_file_once(installed):
