@@ -112,15 +112,14 @@ static int kernel_dtype(enum npk_metric m, unsigned dtype, enum npkv_dtype *out)
 
 static struct npkv_ops ops;
 static int ops_rc;
+static unsigned ops_cpu;
 static pthread_once_t ops_once = PTHREAD_ONCE_INIT;
 
 static void choose_ops(void)
 {
-	unsigned cpu;
-
-	ops_rc = npkv_cpu_from_env("NPKV_LEVEL", &cpu);
+	ops_rc = npkv_cpu_from_env("NPKV_LEVEL", &ops_cpu);
 	if (ops_rc == 0)
-		npkv_init(&ops, cpu);
+		npkv_init(&ops, ops_cpu);
 }
 
 int npki_kernels(const struct npkv_ops **out, struct npk_err *err)
@@ -132,6 +131,18 @@ int npki_kernels(const struct npkv_ops **out, struct npk_err *err)
 						   : "not one of scalar, avx2, avx512, neon, sve");
 	*out = &ops;
 	return 0;
+}
+
+int npk_search_level(const char **used, const char **best, struct npk_err *err)
+{
+	const struct npkv_ops *unused;
+	int rc = npki_kernels(&unused, err);
+
+	if (best)
+		*best = npkv_level_name(npkv_cpu());
+	if (rc == 0 && used)
+		*used = npkv_level_name(ops_cpu);
+	return rc;
 }
 
 int npki_kind(enum npk_metric m, unsigned dtype, struct npki_kind *out, struct npk_err *err)

@@ -618,6 +618,11 @@ int npk_scores(struct npk_gen *g, const struct npk_queries *q, enum npk_metric m
 int npk_pair(enum npk_metric metric, unsigned dtype, const void *a, const void *b, uint64_t dim, double *out,
 	struct npk_err *err);
 
+/* The instruction set that searches use, and the best one of this CPU: "avx512", "avx2", "sve", "neon" or "scalar". They differ
+ * when NPKV_LEVEL says so. Static text; either may be NULL. -EINVAL: NPKV_LEVEL is none of these, or one that this CPU lacks:
+ * every search fails likewise, and only *best is set. Any thread. */
+int npk_search_level(const char **used, const char **best, struct npk_err *err);
+
 /* Segmented search: rows come in blocks from anywhere, the result at the end. One thread at a time. */
 struct npk_topk;
 int npk_topk_open(

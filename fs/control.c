@@ -50,9 +50,16 @@ static int render_readme(RENDER_ARGS)
 
 static int render_version(RENDER_ARGS)
 {
+	const char *level;
+	struct npk_err why;
+
 	(void)s, (void)node, (void)who, (void)err;
 	npk_text_printf(out, "numpackfs %s\nlibnumpack %s\nlibfuse %s\nprotocol %d.%d\n", NPK_VERSION, npk_version(),
 		fuse_pkgversion(), FUSE_KERNEL_VERSION, FUSE_KERNEL_MINOR_VERSION);
+	if (npk_search_level(&level, NULL, &why) == 0)
+		npk_text_printf(out, "simd %s\n", level);
+	else
+		npk_text_printf(out, "simd none: %s\n", why.msg);
 	return 0;
 }
 

@@ -40,9 +40,16 @@ static void show_help(void)
 
 static void show_version(void)
 {
+	struct npk_err err = {0};
+	const char *level;
+
 	printf("numpackfs %s\nlibfuse %s\n", npk_version(), fuse_pkgversion());
 	fflush(stdout);
 	fuse_lowlevel_version(); /* prints the protocol's version, and asks fusermount3 for its own */
+	if (npk_search_level(&level, NULL, &err) == 0)
+		printf("simd %s\n", level);
+	else
+		printf("simd none: %s\n", err.msg);
 	printf("codecs: zstd, zlib and none in packages; arrays of a store are as they are\n");
 }
 
