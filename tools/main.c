@@ -52,6 +52,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_stats,
 	&npkt_top,
 	&npkt_umount,
+	&npkt_doctor,
 	&npkt_help,
 };
 /* clang-format on */

@@ -69,6 +69,7 @@ extern const struct npkt_cmd npkt_batch;
 extern const struct npkt_cmd npkt_stats;
 extern const struct npkt_cmd npkt_top;
 extern const struct npkt_cmd npkt_umount;
+extern const struct npkt_cmd npkt_doctor;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
 
@@ -148,6 +149,10 @@ bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_
 bool npkt_mount_of(const char *path, char point[NPKT_PATH_MAX], char of[NPKT_PATH_MAX]);
 /* The path without links, resolved in its parent: the mount itself may be dead. */
 bool npkt_resolve(const char *path, char out[NPKT_PATH_MAX]);
+/* mountinfo writes blanks, tabs, newlines and backslashes as \ooo. */
+void npkt_unescape(char *text);
+/* "sync=always,ro": the options of a mount that are not the built-in ones, cut to `cap`. */
+int npkt_mount_options(const char *mountpoint, char *out, size_t cap, struct npk_err *err);
 /* Whether npk was called by the name that umount(8) looks for, and then what it does; returns umount(8)'s exit status. */
 bool npkt_is_umount_helper(const char *program);
 int npkt_umount_helper(int argc, char **argv);

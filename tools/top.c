@@ -43,26 +43,24 @@ struct top {
 /* --- what is known besides the numbers ---------------------------------------------------------------------------------- */
 
 /* Lines are "NAME = VALUE  # ORIGIN". */
-static int read_options(struct top *t, struct npk_err *err)
+int npkt_mount_options(const char *mountpoint, char *out, size_t cap, struct npk_err *err)
 {
 	char path[NPKT_PATH_MAX + 32], *line = NULL, *equals, *origin;
-	size_t cap = 0, len = 0;
+	size_t room = 0, len = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/.numpack/config", t->mountpoint);
+	snprintf(path, sizeof(path), "%s/.numpack/config", mountpoint);
 	f = fopen(path, "re");
 	if (!f)
 		return npk_fail(err, errno, "%.400s: %s", path, strerror(errno));
-	while (getline(&line, &cap, f) > 0) {
+	out[0] = 0;
+	while (len < cap && getline(&line, &room, f) > 0) {
 		equals = strstr(line, " = ");
 		origin = equals ? strstr(equals, "  # ") : NULL;
 		if (!origin || strncmp(origin, "  # built-in", 12) == 0)
 			continue;
 		*equals = *origin = 0;
-		len += (size_t)snprintf(
-			t->options + len, sizeof(t->options) - len, "%s%s=%s", len ? "," : "", line, equals + 3);
-		if (len >= sizeof(t->options))
-			break; /* cut short */
+		len += (size_t)snprintf(out + len, cap - len, "%s%s=%s", len ? "," : "", line, equals + 3);
 	}
 	free(line);
 	fclose(f);
@@ -332,7 +330,7 @@ static void sleep_for(double seconds)
 static int run_top(struct top *t)
 {
 	struct npk_err err;
-	int rc = read_options(t, &err), status = NPKT_OK;
+	int rc = npkt_mount_options(t->mountpoint, t->options, sizeof(t->options), &err), status = NPKT_OK;
 
 	if (rc == 0)
 		rc = npkt_sample_read(&t->before, t->mountpoint, &err);

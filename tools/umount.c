@@ -26,8 +26,7 @@ static const struct npkt_opt opts[] = {
 	{0},
 };
 
-/* mountinfo writes blanks, tabs, newlines and backslashes as \ooo. */
-static void unescape(char *p)
+void npkt_unescape(char *p)
 {
 	char *q = p;
 
@@ -67,8 +66,8 @@ bool npkt_find_mount(const char *mountpoint, const char *store, char point[NPKT_
 		copy = strdup(line);
 		at = copy ? field(copy, 4) : NULL;
 		if (what && at) {
-			unescape(what);
-			unescape(at);
+			npkt_unescape(what);
+			npkt_unescape(at);
 			if ((mountpoint && strcmp(at, mountpoint) == 0) || (store && strcmp(what, store) == 0)) {
 				found = true;
 				snprintf(point, NPKT_PATH_MAX, "%s", at);
