@@ -53,6 +53,7 @@ static const struct npkt_cmd *const commands[] = {
 	&npkt_top,
 	&npkt_umount,
 	&npkt_doctor,
+	&npkt_bench,
 	&npkt_help,
 };
 /* clang-format on */

@@ -70,6 +70,7 @@ extern const struct npkt_cmd npkt_stats;
 extern const struct npkt_cmd npkt_top;
 extern const struct npkt_cmd npkt_umount;
 extern const struct npkt_cmd npkt_doctor;
+extern const struct npkt_cmd npkt_bench;
 
 /* --- talking -------------------------------------------------------------------------------------------------------- */
 

@@ -591,7 +591,7 @@ def examples_of(text):
 def test_help_lists_each_command():
     assert set(COMMANDS) == {
         "create", "ls", "info", "get", "cat", "save", "append", "replace", "drop", "compact", "clone", "rename", "reset", "search", "score", "merge",
-        "pack", "unpack", "pkginfo", "import", "export", "verify", "repair", "batch", "stats", "top", "umount", "doctor", "help"}
+        "pack", "unpack", "pkginfo", "import", "export", "verify", "repair", "batch", "stats", "top", "umount", "doctor", "bench", "help"}
     table = (ROOT / "tools" / "tool.h").read_text()    # one that is declared and not listed would have no help and no test
     assert set(re.findall(r"^extern const struct npkt_cmd npkt_(\w+);", table, re.MULTILINE)) | {"help"} == set(COMMANDS)
     assert good("help") == good("--help") == good("-h")
