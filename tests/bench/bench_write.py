@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 
@@ -65,6 +66,26 @@ class Library(binding.Library):
         self.check(self.store_save(store, name.encode(), 10, ctypes.byref(shape), x.ctypes.data, self.err_at))
 
 
+class Native:
+    """bench_write.c on a store: the library without Python's own cost of a call."""
+
+    def __init__(self, program, store):
+        self.process = subprocess.Popen([program, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def call(self, verb, name, repeat, rows, first=0, step=0):
+        self.process.stdin.write(f"{verb} {name} {repeat} {rows} {first} {step}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def peer(self, verb, name, rows, first=0, step=0):
+        return lambda repeat: self.call(verb, name, repeat, rows, first, step)
+
+    def close(self):
+        self.process.stdin.close()
+        if self.process.wait() != 0:
+            raise RuntimeError("bench_write failed")
+
+
 def write_all(path, data, flags=os.O_WRONLY):
     fd = os.open(path, flags)
     try:
@@ -77,6 +98,7 @@ class Bench:
     def __init__(self, build, base, quick):
         self.base, self.quick, self.rounds = base, quick, 3 if quick else 7
         self.lib, self.table = Library(build / "libnumpack.so"), Table()
+        self.native = build.resolve() / "tests/bench/bench_write"
         os.environ["NPK_BUILD"] = str(build)
         import harness  # mounts that are surely gone afterwards
         self.watchdog = harness.Watchdog()
@@ -90,26 +112,27 @@ class Bench:
 
     @contextlib.contextmanager
     def opened(self, what, *arrays, mount=True):
-        """(library's store, its Mount, the real one): each a store of its own with these arrays."""
-        stores = [self.base / f"{what}_{who}.npk" for who in ("library", "mount", "real")]
-        for s in stores[:2]:
+        """(library's store, its Mount, the real one, a Native): each a store of its own with these arrays."""
+        stores = [self.base / f"{what}_{who}.npk" for who in ("library", "mount", "native", "real")]
+        for s in stores[:3]:
             store = self.lib.writable(s)
             for name, x in arrays:
                 self.lib.save(store, name, x)
             self.lib.check(self.lib.store_sync(store, self.lib.err_at))
             self.lib.store_close(store)
         real = Upstream(HERE / "upstream_write.py")
-        real.call("open", 0, str(stores[2]))
+        real.call("open", 0, str(stores[3]))
         for name, x in arrays:
             np.save(self.base / "real.npy", x)
             real.call("save", 1, name, str(self.base / "real.npy"))
-        store = self.lib.writable(stores[0])
+        store, native = self.lib.writable(stores[0]), Native(self.native, stores[2])
         try:
             with self.mounter(stores[1], ro=False) as m:
-                yield store, m, real
+                yield store, m, real, native
                 gc.collect()
         finally:
             self.lib.store_close(store)
+            native.close()
             real.close()
             for s in stores:
                 shutil.rmtree(s, ignore_errors=True)
@@ -124,7 +147,7 @@ class Bench:
     def save(self):
         self.table.heading("save: a new array of 1M x 10 float32, and over one")
         count = itertools.count()
-        with self.opened("save") as (store, m, real):
+        with self.opened("save") as (store, m, real, _):
             np.save(self.base / "in.npy", self.x)
             plain = self.base / "plain"
             plain.mkdir()
@@ -147,7 +170,7 @@ class Bench:
         rows = self.x[:100].copy()
         together = list(range(5000, 5100))
         scattered = np.sort(self.rng.choice(900_000, 100, replace=False)).astype(np.int64)
-        with self.opened("change", ("x", self.x)) as (store, m, real):
+        with self.opened("change", ("x", self.x), ("d", self.x), ("y", self.x)) as (store, m, real, native):
             a, at = self.lib.array(store, "x"), rows.ctypes.data
             npy = self.base / "x.npy"
             np.save(npy, self.x)
@@ -163,28 +186,36 @@ class Bench:
             mapped = np.load(m.array("x"), mmap_mode="r+")
             mapped[::64].sum()
             found = measure({
-                "library": local(lambda: check(self.lib.array_replace_range(a, 5000, 100, at, 0, self.lib.err_at))),
+                "library": native.peer("replace", "x", 100, 5000),
+                "library, by ctypes": local(lambda: check(self.lib.array_replace_range(a, 5000, 100, at, 0, self.lib.err_at))),
                 "mount, r+ map": local(lambda: assign(mapped, slice(5000, 5100))),
                 "mount, command": local(lambda: write_all(control / "replace", b"5000:5100\n" + stream)),
                 "numpy memmap": local(lambda: assign(plain, slice(5000, 5100))),
                 REAL: real.peer("replace", "x", together)}, self.rounds)
             self.pairs("change", "replace 100 rows together", found, {
-                ("library", "numpy memmap"): 1.0, ("mount, r+ map", "numpy memmap"): None,
+                ("library", "numpy memmap"): 1.0, ("library, by ctypes", "numpy memmap"): None,
+                ("mount, r+ map", "numpy memmap"): None,
                 ("mount, command", "numpy memmap"): None, ("library", REAL): None})
             line = ",".join(map(str, scattered)).encode() + b"\n"
+            index = scattered.ctypes.data
             found = measure({
-                "library": local(lambda: check(self.lib.array_replace(a, scattered.ctypes.data, 100, at, 0, self.lib.err_at))),
+                "library": native.peer("replace", "x", 100, 0, 9001),
+                "library, by ctypes": local(lambda: check(self.lib.array_replace(a, index, 100, at, 0, self.lib.err_at))),
                 "mount, r+ map": local(lambda: assign(mapped, scattered)),
                 "mount, command": local(lambda: write_all(control / "replace", line + stream)),
                 "numpy memmap": local(lambda: assign(plain, scattered))}, self.rounds)
             self.pairs("change", "replace 100 rows scattered", found, {
-                ("library", "numpy memmap"): 1.7, ("mount, r+ map", "numpy memmap"): 1.05,
+                ("library", "numpy memmap"): 1.7, ("library, by ctypes", "numpy memmap"): None,
+                ("mount, r+ map", "numpy memmap"): 1.05,
                 ("mount, command", "numpy memmap"): None})
             for who, goal in (("library", None), ("mount, command", None)):
                 self.table.value("change", "replace 100 rows scattered", who, statistics.median(found[who]),
                                  12e-6 if who == "library" else 600e-6)
 
             lists = [np.sort(self.rng.choice(900_000, 10, replace=False)).astype(np.int64) for _ in range(100)]
+
+            def hundred_native(repeat):
+                return native.call("replace", "x", 100 * repeat, 10, 0, 90001)
 
             def hundred_library():
                 for i in lists:
@@ -193,48 +224,54 @@ class Bench:
             def hundred(where):
                 for i in lists:
                     where[i] = rows[:10]
-            found = measure({"library": local(hundred_library), "mount, r+ map": local(lambda: hundred(mapped)),
+            found = measure({"library": hundred_native, "library, by ctypes": local(hundred_library),
+                             "mount, r+ map": local(lambda: hundred(mapped)),
                              "numpy memmap": local(lambda: hundred(plain))}, self.rounds)
             self.pairs("change", "100 x modify 10 rows", found, {("library", "numpy memmap"): 1.0,
+                                                                ("library, by ctypes", "numpy memmap"): None,
                                                                 ("mount, r+ map", "numpy memmap"): 2.7})
             del mapped
             gc.collect()
-            self.append(store, a, m, real, rows, npy)
-            self.drop(store, m, real)
+            self.append(a, m, real, native, rows, npy)
+            self.drop(store, m, real, native)
             self.lib.array_put(a)
             del plain
 
-    def append(self, store, a, m, real, rows, npy):
-        stream, raw = self.saved(rows), rows.tobytes()
-        fd = os.open(m.control("x") / "append", os.O_WRONLY)
+    def append(self, a, m, real, native, rows, npy):
+        stream, raw, at = self.saved(rows), rows.tobytes(), rows.ctypes.data
+        # What somebody has had open is in the kernel's cache, which is told of the rows before the append is answered.
+        fd, unseen = (os.open(m.control(name) / "append", os.O_WRONLY) for name in ("x", "y"))
 
         def tail():
             with open(npy, "ab") as f:
                 f.write(raw)
         found = measure({
-            "library": local(lambda: self.lib.check(self.lib.array_append(a, rows.ctypes.data, 100, self.lib.err_at))),
-            "mount, open command": local(lambda: os.write(fd, stream)),
+            "library": native.peer("append", "x", 100),
+            "library, by ctypes": local(lambda: self.lib.check(self.lib.array_append(a, at, 100, self.lib.err_at))),
+            "mount, open command": local(lambda: os.write(unseen, stream)),
+            "mount, open command, a cached array": local(lambda: os.write(fd, stream)),
             "mount, >>": local(lambda: write_all(m.array("x"), raw, os.O_WRONLY | os.O_APPEND)),
             "file tail": local(tail),
             REAL: real.peer("append", "x")}, self.rounds)
         os.close(fd)
+        os.close(unseen)
         self.pairs("change", "append 100 rows", found, {
-            ("library", REAL): 0.65, ("mount, open command", REAL): 1.7, ("library", "file tail"): None,
-            ("mount, >>", "file tail"): None})
+            ("library", REAL): 0.65, ("library, by ctypes", REAL): None, ("mount, open command", REAL): 1.7,
+            ("mount, open command, a cached array", REAL): 1.7, ("library", "file tail"): None, ("mount, >>", "file tail"): None})
 
-    def drop(self, store, m, real):
+    def drop(self, store, m, real, native):
         x = self.x
         self.lib.save(store, "d", x)
         np.save(m.array("d"), x)
         real.call("save", 1, "d", str(self.base / "x.npy"))
         a = self.lib.array(store, "d")
         step = itertools.count()
-        names = ["library", "mount", "numpy: load, delete, save", REAL]
+        names = ["library", "mount", "numpy: load, delete, save", REAL, "library, by ctypes"]
 
         def some():
             return np.arange(100, dtype=np.int64) * 1000 + next(step) % 500
 
-        def by_library(n):
+        def by_ctypes(n):
             rows = some()
             start = time.perf_counter()
             self.lib.check(self.lib.array_drop_rows(a, rows.ctypes.data, 100, None, self.lib.err_at))
@@ -252,10 +289,10 @@ class Bench:
             np.save(self.base / "d.npy", np.delete(np.load(self.base / "d.npy"), rows, axis=0))
             return time.perf_counter() - start
         np.save(self.base / "d.npy", x)
-        found = measure({"library": by_library, "mount": by_mount, names[2]: by_numpy,
-                         REAL: lambda n: real.call("drop", 1, "d", some().tolist())}, self.rounds,
+        found = measure({"library": native.peer("drop", "d", 100, 0, 1000), names[4]: by_ctypes, "mount": by_mount,
+                         names[2]: by_numpy, REAL: lambda n: real.call("drop", 1, "d", some().tolist())}, self.rounds,
                         {k: (lambda: None) for k in names})
-        self.pairs("change", "drop 100 rows", found, {("library", names[2]): 0.0026, ("mount", names[2]): 0.0052,
+        self.pairs("change", "drop 100 rows", found, {("library", names[2]): 0.0026, (names[4], names[2]): None, ("mount", names[2]): 0.0052,
                                                       ("library", REAL): None})
 
         tenth = np.arange(0, 1_000_000, 10, dtype=np.int64)
@@ -287,7 +324,6 @@ class Bench:
 
     def flat(self):
         self.table.heading("flat: append and drop of 100 rows by the library, against the smallest store")
-        rows = self.x[:100].copy()
         sizes = [(1, 100_000), (1, 1_000_000), (1, 10_000_000), (1000, 1000), (10_000, 100)]
         if not self.quick:
             sizes.insert(3, (1, 100_000_000))
@@ -301,15 +337,12 @@ class Bench:
                 with open(path / f"data_{name}.npkd", "wb") as f:
                     f.truncate(n * ROW)
             npkwrite.replace_file(path / "metadata.npkm", npkwrite.metadata(specs))
-            store = self.lib.writable(path)
-            a = self.lib.array(store, f"x{arrays - 1}")
-            opened.append((store, a, path))
+            native = Native(self.native, path)
+            opened.append((native, path))
             what = f"{arrays} arrays, {n:,} rows"
-            peers[what] = local(lambda a=a: self.lib.check(self.lib.array_append(a, rows.ctypes.data, 100, self.lib.err_at)))
+            peers[what] = native.peer("append", f"x{arrays - 1}", 100)
             if arrays == 1:
-                some = np.arange(100, dtype=np.int64) * (n // 200)
-                drops[what] = local(lambda a=a, some=some: self.lib.check(
-                    self.lib.array_drop_rows(a, some.ctypes.data, 100, None, self.lib.err_at)))
+                drops[what] = native.peer("drop", "x0", 100, 0, n // 200)
         first = f"1 arrays, {sizes[0][1]:,} rows"
         found = measure(peers, self.rounds)
         for what in list(peers)[1:]:
@@ -317,17 +350,16 @@ class Bench:
         found = measure(drops, self.rounds, {k: (lambda: None) for k in drops})
         for what in list(drops)[1:]:
             self.table.pair("flat", f"drop: {what}", found, what, first, 1.5)
-        for store, a, path in opened:
-            self.lib.array_put(a)
-            self.lib.store_close(store)
+        for native, path in opened:
+            native.close()
             shutil.rmtree(path)
 
     # --- performance.md section 2 ------------------------------------------------------------------------------------------
 
     def mount(self):
         self.table.heading("mount: writing 1M x 10 float32 (40 MB) in place, against a plain .npy on the backing filesystem")
-        with self.opened("mount", ("x", self.x)) as (store, m, real):
-            del store, real
+        with self.opened("mount", ("x", self.x)) as (store, m, real, native):
+            del store, real, native
             plain, virtual = self.base / "m.npy", m.array("x")
             np.save(plain, self.x)
             data, header = self.x.tobytes(), 128
