@@ -1,23 +1,26 @@
 /* export_npz.c - .npz: a zip archive of .npy files (PKWARE's APPNOTE.TXT), written front to back. Every member has room for
- * 64-bit sizes. Where the file can seek, a member's sizes and CRC are put into its header when they are known; else they
- * follow it, which unzip and NumPy read as well. */
+ * 64-bit sizes. Of a short member they are known, with its CRC, before its header is written; of a longer one they are put into
+ * the header afterwards where the file can seek, and else follow the member, which unzip and NumPy read as well. */
 #include "crc.h"
-#include "numpack.h"
-#include "wire.h"
+#include "cpu.h"
+#include "deflate.h"
+#include "io.h"
+#include "text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #define BLOCK ((size_t)1 << 20)
-#define VERSION_64 45    /* of the format: with 64-bit sizes */
-#define FLAG_FOLLOW 8u   /* sizes and CRC stand behind the member */
-#define FLAG_UTF8 0x800u /* of its name */
-#define LOCAL_LEN 30
+#define THREADS_MAX 16                    /* that compress */
+#define WRITE_BEHIND ((uint64_t)16 << 20) /* bytes after which the disk begins */
+#define VERSION_64 45                     /* of the format: with 64-bit sizes */
+#define FLAG_FOLLOW 8u                    /* sizes and CRC stand behind the member */
+#define FLAG_UTF8 0x800u                  /* of its name */
 #define EXTRA64_LEN 20
 #define DOS_DATE 0x21 /* 1 January 1980, as NumPy writes */
 #define LEN_MAX 0xFFFFFFFFu
@@ -25,40 +28,33 @@
 struct member {
 	char *name;
 	uint32_t crc;
-	uint64_t packed, size, local;
+	uint64_t packed, size, local; /* local: where its header begins */
+	bool follows;
 };
 
 struct npk_npz {
 	int fd, level;
 	bool seeks;
-	uint64_t start, at; /* of the file: where the archive begins; bytes of it written */
+	uint64_t start, at; /* of the file: where the archive begins; bytes of it that were made */
+	uint64_t begun;     /* so far the disk was told to begin */
 	struct member *m;
 	size_t n, cap;
-	z_stream z;
-	bool deflating;
+	struct npki_deflate *deflate; /* NULL: stored */
+	size_t next;                  /* the member whose compressed pieces come next */
+	bool in_member;               /* some of them came */
 	bool (*progress)(void *ctx, uint64_t bytes);
 	void *ctx;
-	uint64_t added;    /* bytes of arrays */
-	uint8_t *in, *out; /* BLOCK bytes each */
+	uint64_t added;       /* bytes of arrays */
+	struct npk_text head; /* of the record that is being made */
+	uint8_t *in, *out;    /* BLOCK bytes each; `out` is written when it is full, up to `filled` */
+	size_t filled;
 };
-
-/* Little-endian fields one after another. */
-struct put {
-	uint8_t bytes[128];
-	size_t n;
-};
-
-static void put(struct put *p, unsigned bytes, uint64_t value)
-{
-	npki_set_le(p->bytes + p->n, value, bytes);
-	p->n += bytes;
-}
 
 static int write_fd(struct npk_npz *z, const void *bytes, size_t len, struct npk_err *err)
 {
 	const uint8_t *p = bytes;
 
-	for (ssize_t n; len > 0; p += n, len -= (size_t)n, z->at += (uint64_t)n) {
+	for (ssize_t n; len > 0; p += n, len -= (size_t)n) {
 		n = write(z->fd, p, len);
 		if (n < 0 && errno == EINTR)
 			n = 0;
@@ -68,11 +64,56 @@ static int write_fd(struct npk_npz *z, const void *bytes, size_t len, struct npk
 	return 0;
 }
 
+static int flush(struct npk_npz *z, struct npk_err *err)
+{
+	int rc = write_fd(z, z->out, z->filled, err);
+
+	z->filled = 0;
+	return rc;
+}
+
+/* Short pieces are collected. */
+static int write_out(struct npk_npz *z, const void *bytes, size_t len, struct npk_err *err)
+{
+	int rc = len > BLOCK - z->filled ? flush(z, err) : 0;
+
+	if (rc == 0 && len > BLOCK / 4) {
+		rc = flush(z, err);
+		if (rc == 0)
+			rc = write_fd(z, bytes, len, err);
+	} else if (rc == 0) {
+		memcpy(z->out + z->filled, bytes, len);
+		z->filled += len;
+	}
+	z->at += len;
+	if (z->seeks && z->at - z->begun >= WRITE_BEHIND) {
+		npki_begin_sync(z->fd, z->start + z->begun, z->at - z->begun);
+		z->begun = z->at;
+	}
+	return rc;
+}
+
+static int write_head(struct npk_npz *z, struct npk_err *err)
+{
+	return z->head.bad ? npk_fail(err, ENOMEM, "npz: no memory") : write_out(z, z->head.p, z->head.len, err);
+}
+
+/* Bytes that a file gets at its end, wherever they are to go, cannot be put in afterwards. */
+static bool can_seek(int fd, off_t *at)
+{
+	struct stat st;
+	int flags = fcntl(fd, F_GETFL);
+
+	*at = lseek(fd, 0, SEEK_CUR);
+	return *at >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flags >= 0 && !(flags & O_APPEND);
+}
+
 int npk_npz_open(struct npk_npz **out, int fd, int level, struct npk_err *err)
 {
+	unsigned cpus = npki_cpu_count();
 	struct npk_npz *z;
-	struct stat st;
 	off_t at;
+	int rc = 0;
 
 	if (level < 0 || level > 9)
 		return npk_fail(err, EINVAL, "npz: level %d is none from 0 (stored) to 9", level);
@@ -81,14 +122,17 @@ int npk_npz_open(struct npk_npz **out, int fd, int level, struct npk_err *err)
 		z->in = malloc(BLOCK);
 		z->out = malloc(BLOCK);
 	}
-	if (!z || !z->in || !z->out) {
+	if (!z || !z->in || !z->out)
+		rc = npk_fail(err, ENOMEM, "npz: no memory");
+	if (rc == 0 && level > 0)
+		rc = npki_deflate_open(&z->deflate, level, cpus > THREADS_MAX ? THREADS_MAX : cpus, err);
+	if (rc != 0) {
 		npk_npz_close(z);
-		return npk_fail(err, ENOMEM, "npz: no memory");
+		return rc;
 	}
 	z->fd = fd;
 	z->level = level;
-	at = lseek(fd, 0, SEEK_CUR);
-	z->seeks = at >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	z->seeks = can_seek(fd, &at);
 	z->start = z->seeks ? (uint64_t)at : 0;
 	*out = z;
 	return 0;
@@ -98,10 +142,10 @@ void npk_npz_close(struct npk_npz *z)
 {
 	if (!z)
 		return;
-	if (z->deflating)
-		deflateEnd(&z->z);
+	npki_deflate_close(z->deflate);
 	for (size_t i = 0; i < z->n; i++)
 		free(z->m[i].name);
+	npk_text_fini(&z->head);
 	free(z->m);
 	free(z->in);
 	free(z->out);
@@ -110,121 +154,87 @@ void npk_npz_close(struct npk_npz *z)
 
 /* --- a member --------------------------------------------------------------------------------------------------------- */
 
-static unsigned flags_of(const struct npk_npz *z)
+/* What the local header and the list's entry say alike; sizes are in the extra field. */
+static void put_common(struct npk_npz *z, const struct member *m)
 {
-	return FLAG_UTF8 | (z->seeks ? 0 : FLAG_FOLLOW);
+	npki_text_le(&z->head, FLAG_UTF8 | (m->follows ? FLAG_FOLLOW : 0), 2);
+	npki_text_le(&z->head, z->level ? 8 : 0, 2);
+	npki_text_le(&z->head, 0, 2);
+	npki_text_le(&z->head, DOS_DATE, 2);
+	npki_text_le(&z->head, m->crc, 4);
+	npki_text_le(&z->head, LEN_MAX, 4);
+	npki_text_le(&z->head, LEN_MAX, 4);
+	npki_text_le(&z->head, strlen(m->name), 2);
 }
 
-/* What the local header and the directory's entry say alike; sizes are in the extra field. */
-static void put_common(struct put *p, const struct npk_npz *z, const struct member *m)
+static void make_local(struct npk_npz *z, const struct member *m)
 {
-	put(p, 2, flags_of(z));
-	put(p, 2, z->level ? 8 : 0);
-	put(p, 2, 0);
-	put(p, 2, DOS_DATE);
-	put(p, 4, m->crc);
-	put(p, 4, LEN_MAX);
-	put(p, 4, LEN_MAX);
-	put(p, 2, strlen(m->name));
+	z->head.len = 0;
+	npki_text_le(&z->head, 0x04034b50, 4);
+	npki_text_le(&z->head, VERSION_64, 2);
+	put_common(z, m);
+	npki_text_le(&z->head, EXTRA64_LEN, 2);
+	npk_text_add(&z->head, m->name, strlen(m->name));
+	npki_text_le(&z->head, 1, 2);
+	npki_text_le(&z->head, 16, 2);
+	npki_text_le(&z->head, m->size, 8);
+	npki_text_le(&z->head, m->packed, 8);
 }
 
-static int put_local(struct npk_npz *z, const struct member *m, struct npk_err *err)
+/* `known`: with sizes and CRC; else they come later, see end_member(). */
+static int begin_member(struct npk_npz *z, struct member *m, bool known, struct npk_err *err)
 {
-	struct put p = {.n = 0};
-	int rc;
+	struct member now = *m;
 
-	put(&p, 4, 0x04034b50);
-	put(&p, 2, VERSION_64);
-	put_common(&p, z, m);
-	put(&p, 2, EXTRA64_LEN);
-	rc = write_fd(z, p.bytes, p.n, err);
-	if (rc == 0)
-		rc = write_fd(z, m->name, strlen(m->name), err);
-	p.n = 0;
-	put(&p, 2, 1);
-	put(&p, 2, 16);
-	put(&p, 8, m->size);
-	put(&p, 8, m->packed);
-	return rc == 0 ? write_fd(z, p.bytes, p.n, err) : rc;
-}
-
-static int deflate_some(struct npk_npz *z, const void *bytes, size_t len, int flush, struct npk_err *err)
-{
-	int rc = 0;
-
-	z->z.next_in = (Bytef *)bytes;
-	z->z.avail_in = (uInt)len;
-	do {
-		z->z.next_out = z->out;
-		z->z.avail_out = (uInt)BLOCK;
-		deflate(&z->z, flush); /* cannot fail: the state is sound and there is room */
-		rc = write_fd(z, z->out, BLOCK - z->z.avail_out, err);
-	} while (rc == 0 && z->z.avail_out == 0);
-	return rc;
-}
-
-static int add_bytes(struct npk_npz *z, struct member *m, const void *bytes, size_t len, struct npk_err *err)
-{
-	m->crc = npki_crc32(m->crc, bytes, len);
-	m->size += len;
-	return z->level ? deflate_some(z, bytes, len, Z_NO_FLUSH, err) : write_fd(z, bytes, len, err);
-}
-
-static int add_view(struct npk_npz *z, struct member *m, struct npk_view *v, struct npk_err *err)
-{
-	const struct npk_view_info *info = npk_view_info(v);
-	char header[NPK_NPY_HEADER_MAX];
-	int rc = add_bytes(z, m, header, npk_npy_header(header, info->dtype, &info->shape, 64), err);
-	size_t n;
-
-	for (uint64_t at = 0; at < info->bytes && rc == 0; at += n) {
-		n = info->bytes - at < BLOCK ? (size_t)(info->bytes - at) : BLOCK;
-		rc = npk_view_read(v, at, z->in, n, err);
-		if (rc == 0)
-			rc = add_bytes(z, m, z->in, n, err);
-		z->added += n;
-		if (rc == 0 && z->progress && !z->progress(z->ctx, z->added))
-			rc = npk_fail(err, ECANCELED, "npz: was stopped");
+	m->local = z->at;
+	if (!known) {
+		now.follows = m->follows = !z->seeks;
+		now.crc = 0;
+		now.size = now.packed = 0;
 	}
-	return rc == 0 && z->level ? deflate_some(z, "", 0, Z_FINISH, err) : rc;
+	make_local(z, &now);
+	return write_head(z, err);
 }
 
-static int begin_deflate(struct npk_npz *z, struct npk_err *err)
+static int write_follow(struct npk_npz *z, const struct member *m, struct npk_err *err)
 {
-	int said;
-
-	if (z->level == 0)
-		return 0;
-	said = z->deflating ? deflateReset(&z->z)
-			    : deflateInit2(&z->z, z->level, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
-	z->deflating |= said == Z_OK;
-	return said == Z_OK ? 0 : npk_fail(err, ENOMEM, "npz: no memory");
+	z->head.len = 0;
+	npki_text_le(&z->head, 0x08074b50, 4);
+	npki_text_le(&z->head, m->crc, 4);
+	npki_text_le(&z->head, m->packed, 8);
+	npki_text_le(&z->head, m->size, 8);
+	return write_head(z, err);
 }
 
-static int put_follow(struct npk_npz *z, const struct member *m, struct npk_err *err)
-{
-	struct put p = {.n = 0};
-
-	put(&p, 4, 0x08074b50);
-	put(&p, 4, m->crc);
-	put(&p, 8, m->packed);
-	put(&p, 8, m->size);
-	return write_fd(z, p.bytes, p.n, err);
-}
-
-/* The header again, at its place. */
+/* The header again, at its place: in the file, as far as `out` does not have it. */
 static int patch_local(struct npk_npz *z, const struct member *m, struct npk_err *err)
 {
-	uint64_t at = z->at;
-	int rc;
+	uint64_t written = z->at - z->filled, at = z->start + m->local;
+	const char *p;
+	ssize_t n;
 
-	if (lseek(z->fd, (off_t)(z->start + m->local), SEEK_SET) < 0)
-		return npk_fail(err, errno, "npz: %s", strerror(errno));
-	rc = put_local(z, m, err);
-	z->at = at;
-	if (rc == 0 && lseek(z->fd, (off_t)(z->start + at), SEEK_SET) < 0)
-		rc = npk_fail(err, errno, "npz: %s", strerror(errno));
-	return rc;
+	make_local(z, m);
+	if (z->head.bad)
+		return npk_fail(err, ENOMEM, "npz: no memory");
+	if (m->local >= written) {
+		memcpy(z->out + (m->local - written), z->head.p, z->head.len);
+		return 0;
+	}
+	p = z->head.p;
+	for (size_t len = z->head.len; len > 0; p += n, len -= (size_t)n, at += (uint64_t)n) {
+		n = pwrite(z->fd, p, len, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			n = 0;
+		else if (n < 0)
+			return npk_fail(err, errno, "npz: %s", strerror(errno));
+	}
+	return 0;
+}
+
+/* Behind the bytes of a member whose header did not know them. */
+static int end_member(struct npk_npz *z, const struct member *m, struct npk_err *err)
+{
+	return m->follows ? write_follow(z, m, err) : patch_local(z, m, err);
 }
 
 static int new_member(struct npk_npz *z, const char *name, struct npk_err *err)
@@ -248,7 +258,7 @@ static int new_member(struct npk_npz *z, const char *name, struct npk_err *err)
 		return npk_fail(err, ENOMEM, "npz: no memory");
 	memcpy(copy, name, len);
 	memcpy(copy + len, ".npy", 5);
-	z->m[z->n++] = (struct member){.name = copy, .local = z->at};
+	z->m[z->n++] = (struct member){.name = copy};
 	return 0;
 }
 
@@ -258,54 +268,155 @@ void npk_npz_watch(struct npk_npz *z, bool (*progress)(void *ctx, uint64_t bytes
 	z->ctx = ctx;
 }
 
-int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err)
+/* An array as a .npy file, from one end to the other. */
+struct npy {
+	struct npk_view *v;
+	char header[NPK_NPY_HEADER_MAX];
+	size_t header_len;
+	uint64_t at, size;
+};
+
+static struct npy npy_of(struct npk_view *v)
 {
-	struct member *m;
-	uint64_t begin;
-	int rc = new_member(z, name, err);
+	const struct npk_view_info *info = npk_view_info(v);
+	struct npy f = {.v = v};
+
+	f.header_len = npk_npy_header(f.header, info->dtype, &info->shape, 64);
+	f.size = f.header_len + info->bytes;
+	return f;
+}
+
+/* The next `most` bytes, or as many as are left: *len. They count for the member's CRC, and are told of. */
+static int npy_read(
+	struct npk_npz *z, struct member *m, struct npy *f, uint8_t *out, size_t most, size_t *len, struct npk_err *err)
+{
+	size_t head = f->at < f->header_len ? f->header_len - (size_t)f->at : 0, n;
+	int rc = 0;
+
+	n = f->size - f->at < most ? (size_t)(f->size - f->at) : most;
+	if (head > 0)
+		memcpy(out, f->header + f->at, head);
+	if (n > head) {
+		uint64_t from = f->at + head - f->header_len;
+
+		rc = npk_view_read(f->v, from, out + head, n - head, err);
+		npk_view_let_go(f->v, from, n - head);
+	}
+	if (rc != 0)
+		return rc;
+	m->crc = npki_crc32(m->crc, out, n);
+	f->at += n;
+	z->added += n - head;
+	*len = n;
+	if (z->progress && !z->progress(z->ctx, z->added))
+		return npk_fail(err, ECANCELED, "npz: was stopped");
+	return 0;
+}
+
+/* The first block is read before the header is written: with a short member that is all. */
+static int add_stored(struct npk_npz *z, struct member *m, struct npy *f, struct npk_err *err)
+{
+	size_t n;
+	int rc = npy_read(z, m, f, z->in, BLOCK, &n, err);
 
 	if (rc == 0)
-		rc = begin_deflate(z, err);
+		rc = begin_member(z, m, f->at == f->size, err);
+	if (rc == 0)
+		rc = write_out(z, z->in, n, err);
+	if (rc != 0 || f->at == f->size)
+		return rc;
+	while (rc == 0 && f->at < f->size) {
+		rc = npy_read(z, m, f, z->in, BLOCK, &n, err);
+		if (rc == 0)
+			rc = write_out(z, z->in, n, err);
+	}
+	return rc == 0 ? end_member(z, m, err) : rc;
+}
+
+/* The next piece that is compressed goes out: 1; 0: there is none. Members come one after the other, and by now may lie behind
+ * the one that is being added. */
+static int write_piece(struct npk_npz *z, struct npk_err *err)
+{
+	struct npki_deflated p;
+	struct member *m;
+	int rc = npki_deflate_take(z->deflate, &p, err);
+
+	if (rc != 1)
+		return rc;
+	rc = 0;
+	m = &z->m[z->next];
+	if (!z->in_member) {
+		m->packed = p.len;
+		rc = begin_member(z, m, p.last, err);
+	} else {
+		m->packed += p.len;
+	}
+	if (rc == 0)
+		rc = write_out(z, p.bytes, p.len, err);
+	if (rc == 0 && p.last && z->in_member)
+		rc = end_member(z, m, err);
+	z->in_member = !p.last;
+	z->next += p.last;
+	return rc == 0 ? 1 : rc;
+}
+
+static int add_deflated(struct npk_npz *z, struct member *m, struct npy *f, struct npk_err *err)
+{
+	uint8_t *room;
+	size_t n;
+	int rc = 0;
+
+	while (rc == 0 && f->at < f->size) {
+		while ((room = npki_deflate_room(z->deflate)) == NULL) {
+			rc = write_piece(z, err);
+			if (rc < 0)
+				return rc;
+		}
+		rc = npy_read(z, m, f, room, NPKI_DEFLATE_PIECE, &n, err);
+		if (rc == 0)
+			npki_deflate_put(z->deflate, n, f->at == f->size);
+	}
+	return rc;
+}
+
+int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err)
+{
+	struct npy f = npy_of(v);
+	struct member *m;
+	int rc = new_member(z, name, err);
+
 	if (rc != 0)
 		return rc;
 	m = &z->m[z->n - 1];
-	rc = put_local(z, m, err);
-	begin = z->at;
-	if (rc == 0)
-		rc = add_view(z, m, v, err);
-	m->packed = z->at - begin;
-	if (rc == 0)
-		rc = z->seeks ? patch_local(z, m, err) : put_follow(z, m, err);
-	return rc;
+	m->size = f.size;
+	if (z->deflate)
+		return add_deflated(z, m, &f, err);
+	m->packed = f.size;
+	return add_stored(z, m, &f, err);
 }
 
 /* --- the list --------------------------------------------------------------------------------------------------------- */
 
 static int put_entry(struct npk_npz *z, const struct member *m, struct npk_err *err)
 {
-	struct put p = {.n = 0};
-	int rc;
-
-	put(&p, 4, 0x02014b50);
-	put(&p, 2, 3 << 8 | VERSION_64);
-	put(&p, 2, VERSION_64);
-	put_common(&p, z, m);
-	put(&p, 2, 28);
-	put(&p, 2, 0);
-	put(&p, 2, 0);
-	put(&p, 2, 0);
-	put(&p, 4, 0100600u << 16);
-	put(&p, 4, LEN_MAX);
-	rc = write_fd(z, p.bytes, p.n, err);
-	if (rc == 0)
-		rc = write_fd(z, m->name, strlen(m->name), err);
-	p.n = 0;
-	put(&p, 2, 1);
-	put(&p, 2, 24);
-	put(&p, 8, m->size);
-	put(&p, 8, m->packed);
-	put(&p, 8, m->local);
-	return rc == 0 ? write_fd(z, p.bytes, p.n, err) : rc;
+	z->head.len = 0;
+	npki_text_le(&z->head, 0x02014b50, 4);
+	npki_text_le(&z->head, 3 << 8 | VERSION_64, 2);
+	npki_text_le(&z->head, VERSION_64, 2);
+	put_common(z, m);
+	npki_text_le(&z->head, 28, 2);
+	npki_text_le(&z->head, 0, 2);
+	npki_text_le(&z->head, 0, 2);
+	npki_text_le(&z->head, 0, 2);
+	npki_text_le(&z->head, 0100600u << 16, 4);
+	npki_text_le(&z->head, LEN_MAX, 4);
+	npk_text_add(&z->head, m->name, strlen(m->name));
+	npki_text_le(&z->head, 1, 2);
+	npki_text_le(&z->head, 24, 2);
+	npki_text_le(&z->head, m->size, 8);
+	npki_text_le(&z->head, m->packed, 8);
+	npki_text_le(&z->head, m->local, 8);
+	return write_head(z, err);
 }
 
 /* Short fields where they can hold what is to be said, so that simple readers need nothing more. */
@@ -313,40 +424,45 @@ static int put_end(struct npk_npz *z, uint64_t list, struct npk_err *err)
 {
 	uint64_t len = z->at - list, end = z->at;
 	bool wide = list >= LEN_MAX || len >= LEN_MAX || z->n >= 0xFFFF;
-	struct put p = {.n = 0};
 
+	z->head.len = 0;
 	if (wide) {
-		put(&p, 4, 0x06064b50);
-		put(&p, 8, 44);
-		put(&p, 2, 3 << 8 | VERSION_64);
-		put(&p, 2, VERSION_64);
-		put(&p, 4, 0);
-		put(&p, 4, 0);
-		put(&p, 8, z->n);
-		put(&p, 8, z->n);
-		put(&p, 8, len);
-		put(&p, 8, list);
-		put(&p, 4, 0x07064b50);
-		put(&p, 4, 0);
-		put(&p, 8, end);
-		put(&p, 4, 1);
+		npki_text_le(&z->head, 0x06064b50, 4);
+		npki_text_le(&z->head, 44, 8);
+		npki_text_le(&z->head, 3 << 8 | VERSION_64, 2);
+		npki_text_le(&z->head, VERSION_64, 2);
+		npki_text_le(&z->head, 0, 4);
+		npki_text_le(&z->head, 0, 4);
+		npki_text_le(&z->head, z->n, 8);
+		npki_text_le(&z->head, z->n, 8);
+		npki_text_le(&z->head, len, 8);
+		npki_text_le(&z->head, list, 8);
+		npki_text_le(&z->head, 0x07064b50, 4);
+		npki_text_le(&z->head, 0, 4);
+		npki_text_le(&z->head, end, 8);
+		npki_text_le(&z->head, 1, 4);
 	}
-	put(&p, 4, 0x06054b50);
-	put(&p, 4, 0);
-	put(&p, 2, z->n < 0xFFFF ? z->n : 0xFFFF);
-	put(&p, 2, z->n < 0xFFFF ? z->n : 0xFFFF);
-	put(&p, 4, len < LEN_MAX ? len : LEN_MAX);
-	put(&p, 4, list < LEN_MAX ? list : LEN_MAX);
-	put(&p, 2, 0);
-	return write_fd(z, p.bytes, p.n, err);
+	npki_text_le(&z->head, 0x06054b50, 4);
+	npki_text_le(&z->head, 0, 4);
+	npki_text_le(&z->head, z->n < 0xFFFF ? z->n : 0xFFFF, 2);
+	npki_text_le(&z->head, z->n < 0xFFFF ? z->n : 0xFFFF, 2);
+	npki_text_le(&z->head, len < LEN_MAX ? len : LEN_MAX, 4);
+	npki_text_le(&z->head, list < LEN_MAX ? list : LEN_MAX, 4);
+	npki_text_le(&z->head, 0, 2);
+	return write_head(z, err);
 }
 
 int npk_npz_finish(struct npk_npz *z, struct npk_err *err)
 {
-	uint64_t list = z->at;
-	int rc = 0;
+	uint64_t list;
+	int rc = z->deflate ? 1 : 0;
 
+	while (rc == 1)
+		rc = write_piece(z, err);
+	list = z->at;
 	for (size_t i = 0; i < z->n && rc == 0; i++)
 		rc = put_entry(z, &z->m[i], err);
-	return rc == 0 ? put_end(z, list, err) : rc;
+	if (rc == 0)
+		rc = put_end(z, list, err);
+	return rc == 0 ? flush(z, err) : rc;
 }

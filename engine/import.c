@@ -37,6 +37,21 @@ int npki_in_fill(struct npki_in *in, size_t want, struct npk_err *err)
 	return 0;
 }
 
+/* What stands in the buffer is used up: up to `len` bytes straight to `out`. How many; 0 at the end. */
+static ssize_t read_past(struct npki_in *in, void *out, size_t len, struct npk_err *err)
+{
+	ssize_t n;
+
+	do
+		n = read(in->fd, out, len);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return npk_fail(err, errno, "%.200s: %s", in->file, strerror(errno));
+	in->ended = n == 0;
+	in->at += (uint64_t)n;
+	return n;
+}
+
 static int ends_early(const struct npki_in *in, size_t more, struct npk_err *err)
 {
 	return npk_fail(
@@ -49,8 +64,18 @@ int npki_in_read(struct npki_in *in, void *out, size_t len, struct npk_err *err)
 
 	while (len > 0) {
 		size_t n = in->have - in->pos;
-		int rc = n > 0 ? 0 : npki_in_fill(in, 1, err);
+		int rc;
 
+		if (n == 0 && len >= NPKI_IMPORT_BLOCK / 4 && !in->ended) {
+			ssize_t past = read_past(in, to, len, err);
+
+			if (past < 0)
+				return (int)past;
+			to += past;
+			len -= (size_t)past;
+			continue;
+		}
+		rc = n > 0 ? 0 : npki_in_fill(in, 1, err);
 		if (rc != 0)
 			return rc;
 		n = in->have - in->pos;

@@ -378,6 +378,21 @@ int npki_sync_file(int dirfd, const char *path, struct npk_err *err)
 	return rc;
 }
 
+void npki_begin_sync(int fd, uint64_t off, uint64_t len)
+{
+	sync_file_range(fd, (off_t)off, (off_t)len, SYNC_FILE_RANGE_WRITE);
+}
+
+void npki_begin_sync_file(int dirfd, const char *path)
+{
+	int fd;
+
+	if (npki_open_file(dirfd, path, &fd, NULL, NULL) != 0)
+		return;
+	npki_begin_sync(fd, 0, 0);
+	close(fd);
+}
+
 int npki_sync_dir(int dirfd, struct npk_err *err)
 {
 	int rc = ask(NPKI_IO_SYNC_DIR, ".", NULL, -1, 0, 0, NULL, "synced", err);

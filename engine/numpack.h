@@ -296,6 +296,9 @@ int npk_view_read(struct npk_view *v, uint64_t off, void *buf, size_t len, struc
 /* How many bytes from byte `off` on lie together in the mapping (0 when fewer than one row or at the end), and where.
  * Borrowed while v is open; SIGBUS as in npk_gen_borrow(). Never fails: 0 means use npk_view_read(). */
 size_t npk_view_borrow(struct npk_view *v, uint64_t off, const void **out);
+/* The pages that reading `len` bytes from byte `off` on brought into this process leave it; the page cache keeps them. For who
+ * reads once and front to back: a program does not grow with what it has read. Reading them again works. Any thread. */
+void npk_view_let_go(struct npk_view *v, uint64_t off, uint64_t len);
 
 /* --- other shapes of the same data ------------------------------------------------------------------------------- */
 
@@ -332,6 +335,7 @@ uint64_t npk_tensors_size(const struct npk_tensors *t);
 int npk_tensors_map(struct npk_tensors *t, struct npk_err *err);
 int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len, struct npk_err *err);
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out); /* as npk_view_borrow() */
+void npk_tensors_let_go(struct npk_tensors *t, uint64_t off, uint64_t len);       /* as npk_view_let_go() */
 void npk_tensors_close(struct npk_tensors *t);
 
 /* --- arrays from files of other formats -------------------------------------------------------------------------- */
@@ -382,12 +386,13 @@ uint64_t npk_source_at(const struct npk_source *src);
 void npk_source_close(struct npk_source *src);
 
 /* A .npz file, written front to back to `fd`, which is borrowed until close. Offsets in the archive count from where `fd`
- * stands. Level 0 stores, 1 to 9 deflate. After an error the file is no archive. One thread at a time. */
+ * stands. Level 0 stores, 1 to 9 deflate, in one thread for each processor (16 at most). What was added may be written as late
+ * as by finish(). After an error the file is no archive. One thread at a time. */
 struct npk_npz;
 int npk_npz_open(struct npk_npz **out, int fd, int level, struct npk_err *err);
 int npk_npz_add(struct npk_npz *z, const char *name, struct npk_view *v, struct npk_err *err); /* as member name.npy */
-/* Asks after each MiB of arrays, in the thread that adds, with the bytes of all arrays so far; false ends npk_npz_add() with
- * -ECANCELED. */
+/* Asks after each MiB of arrays or less, in the thread that adds, with the bytes of all arrays so far; false ends npk_npz_add()
+ * with -ECANCELED. */
 void npk_npz_watch(struct npk_npz *z, bool (*progress)(void *ctx, uint64_t bytes), void *ctx);
 int npk_npz_finish(struct npk_npz *z, struct npk_err *err); /* the list of members */
 void npk_npz_close(struct npk_npz *z);

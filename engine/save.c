@@ -13,6 +13,7 @@
 
 #define NAME_MAX_BYTES 239 /* so that every later operation of NumPack finds room for its suffixes */
 #define COPY_BYTES ((size_t)1 << 20)
+#define WRITE_BEHIND ((uint64_t)16 << 20) /* bytes after which the disk begins */
 
 static int check_name(const char *name, struct npk_err *err)
 {
@@ -96,7 +97,8 @@ struct npk_save {
 	unsigned dtype;
 	struct npk_shape shape;
 	uint64_t row_bytes, end; /* end: of what was written */
-	uint32_t crc;            /* of [0, end) while nothing came out of order */
+	uint64_t begun;          /* so far the disk was told to begin, while nothing came out of order */
+	uint32_t crc;            /* of [0, end) likewise */
 	bool ordered;
 	bool has_mode, has_owner; /* set by the caller */
 	int fd;
@@ -152,6 +154,10 @@ int npk_save_pwrite(struct npk_save *w, uint64_t off, const void *bytes, size_t 
 		w->crc = npki_crc32c(w->crc, bytes, len);
 	if (off + len > w->end)
 		w->end = off + len;
+	if (w->ordered && w->end - w->begun >= WRITE_BEHIND) {
+		npki_begin_sync(w->fd, w->begun, w->end - w->begun);
+		w->begun = w->end;
+	}
 	return 0;
 }
 

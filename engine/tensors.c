@@ -170,9 +170,6 @@ static int add_named(struct npk_tensors *t, struct npk_store *s, const char *nam
 	struct npk_gen *g = NULL;
 	int rc = npk_array_get(&a, s, name, err);
 
-	for (size_t i = 0; i < t->n && rc == 0; i++)
-		if (strcmp(t->t[i].name, name) == 0)
-			rc = npk_fail(err, EINVAL, "safetensors: array '%.200s' is named twice", name);
 	if (rc == 0)
 		rc = npk_gen_get(&g, a, err);
 	if (rc == 0 && !tensor_dtype(npk_gen_info(g)->dtype))
@@ -189,6 +186,27 @@ static int add_named(struct npk_tensors *t, struct npk_store *s, const char *nam
 	return rc;
 }
 
+static int by_name(const void *p, const void *q)
+{
+	return strcmp((*(const struct tensor *const *)p)->name, (*(const struct tensor *const *)q)->name);
+}
+
+static int check_names(const struct npk_tensors *t, struct npk_err *err)
+{
+	const struct tensor **x = calloc(t->n + 1, sizeof(struct tensor *));
+	int rc = x ? 0 : npk_fail(err, ENOMEM, "safetensors: no memory");
+
+	for (size_t i = 0; i < t->n && rc == 0; i++)
+		x[i] = &t->t[i];
+	if (rc == 0)
+		qsort(x, t->n, sizeof(struct tensor *), by_name);
+	for (size_t i = 1; i < t->n && rc == 0; i++)
+		if (strcmp(x[i - 1]->name, x[i]->name) == 0)
+			rc = npk_fail(err, EINVAL, "safetensors: array '%.200s' is named twice", x[i]->name);
+	free(x);
+	return rc;
+}
+
 int npk_tensors_open_list(
 	struct npk_tensors **out, struct npk_store *s, const char *const *names, size_t n, struct npk_err *err)
 {
@@ -198,6 +216,8 @@ int npk_tensors_open_list(
 
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = add_named(t, s, names[i], err);
+	if (rc == 0)
+		rc = check_names(t, err);
 	if (rc == 0)
 		rc = order_and_head(t, &left_out, err);
 	if (rc != 0)
@@ -274,6 +294,21 @@ int npk_tensors_read(struct npk_tensors *t, uint64_t off, void *buf, size_t len,
 		len -= n;
 	}
 	return rc;
+}
+
+void npk_tensors_let_go(struct npk_tensors *t, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len, at;
+
+	if (t->n == 0 || end <= t->header.len || off >= npk_tensors_size(t))
+		return;
+	at = off > t->header.len ? off - t->header.len : 0;
+	end -= t->header.len;
+	for (struct tensor *x = find_tensor(t, at); x < t->t + t->n && x->begin < end; x++) {
+		uint64_t from = at > x->begin ? at - x->begin : 0;
+
+		npk_view_let_go(x->v, from, end - x->begin - from);
+	}
 }
 
 size_t npk_tensors_borrow(struct npk_tensors *t, uint64_t off, const void **out)

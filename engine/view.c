@@ -11,6 +11,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define BORROW_MAX ((uint64_t)16 << 20) /* bytes that npk_view_borrow() looks ahead for deleted rows */
 
@@ -310,6 +312,56 @@ int npk_view_read(struct npk_view *v, uint64_t off, void *buf, size_t len, struc
 	if (rc == 0 && npki_guarded(read_bytes, &r) != 0)
 		rc = npki_shrank(v->g, err);
 	return rc;
+}
+
+/* Of slots [first, last] from byte `skip` of the first on, to byte `end` of the last; `whole`: the page that is cut at the end
+ * too. */
+static void let_go(const struct npk_gen *g, uint64_t first, uint64_t skip, uint64_t last, uint64_t end, bool whole)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	for (size_t i = npki_segment_of(g, first); i < g->nsegs && g->seg[i].first <= last; i++) {
+		const struct npki_seg *s = &g->seg[i];
+		uint64_t stop = s->first + s->nslots - 1;
+		uintptr_t base = (uintptr_t)s->base, from = base, to = base + s->nslots * g->info.row_bytes;
+
+		if (first > s->first)
+			from = base + (first - s->first) * g->info.row_bytes;
+		if (first >= s->first)
+			from += skip;
+		if (last <= stop)
+			to = base + (last - s->first) * g->info.row_bytes + end;
+		to += whole || last > stop ? page - 1 : 0;
+		from &= -page;
+		to &= -page;
+		if (to > from)
+			madvise((void *)from, to - from, MADV_DONTNEED); /* a hint */
+	}
+}
+
+void npk_view_let_go(struct npk_view *v, uint64_t off, uint64_t len)
+{
+	uint64_t row_bytes = v->info.row_bytes, first = 0, last = 0, skip, end, run;
+	int64_t step;
+
+	if (!atomic_load_explicit(&v->g->mapped, memory_order_acquire) || len == 0 || off >= v->info.bytes)
+		return;
+	if (len > v->info.bytes - off)
+		len = v->info.bytes - off;
+	skip = off % row_bytes;
+	end = (off + len - 1) % row_bytes + 1;
+	if (v->naxes > 0) {
+		first = npk_gen_slot(v->g, source_row(v, off / row_bytes, &step, &run));
+		last = npk_gen_slot(v->g, source_row(v, (off + len - 1) / row_bytes, &step, &run));
+	}
+	if (v->naxes > 1 || last < first) { /* bytes of the selection are not those of a row: whole rows */
+		skip = 0;
+		end = v->g->info.row_bytes;
+	}
+	if (last < first)
+		let_go(v->g, last, skip, first, end, true);
+	else
+		let_go(v->g, first, skip, last, end, off + len == v->info.bytes);
 }
 
 size_t npk_view_borrow(struct npk_view *v, uint64_t off, const void **out)

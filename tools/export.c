@@ -187,10 +187,14 @@ static int write_npz(struct npkt_out *out, struct wish *w, struct npk_err *err)
 	return rc;
 }
 
-typedef int read_fn(void *from, uint64_t off, void *buf, size_t len, struct npk_err *err);
+/* What is read and let go in the same way. */
+struct from {
+	int (*read)(void *from, uint64_t off, void *buf, size_t len, struct npk_err *err);
+	void (*let_go)(void *from, uint64_t off, uint64_t len);
+};
 
 static int write_bytes(
-	struct npkt_out *out, struct wish *w, read_fn *read, void *from, uint64_t bytes, struct npk_err *err)
+	struct npkt_out *out, struct wish *w, const struct from *how, void *from, uint64_t bytes, struct npk_err *err)
 {
 	char *block = malloc(NPKT_BLOCK);
 	int rc = block ? 0 : npk_fail(err, ENOMEM, "no memory");
@@ -198,9 +202,10 @@ static int write_bytes(
 
 	for (uint64_t at = 0; at < bytes && rc == 0; at += n) {
 		n = bytes - at < NPKT_BLOCK ? (size_t)(bytes - at) : NPKT_BLOCK;
-		rc = read(from, at, block, n, err);
+		rc = how->read(from, at, block, n, err);
 		if (rc == 0)
 			rc = npkt_out_write(out, block, n, err);
+		how->let_go(from, at, n);
 		if (rc == 0)
 			npkt_progress(&w->progress, at + n, bytes);
 	}
@@ -213,10 +218,22 @@ static int read_view(void *view, uint64_t off, void *buf, size_t len, struct npk
 	return npk_view_read(view, off, buf, len, err);
 }
 
+static void let_go_view(void *view, uint64_t off, uint64_t len)
+{
+	npk_view_let_go(view, off, len);
+}
+
 static int read_tensors(void *tensors, uint64_t off, void *buf, size_t len, struct npk_err *err)
 {
 	return npk_tensors_read(tensors, off, buf, len, err);
 }
+
+static void let_go_tensors(void *tensors, uint64_t off, uint64_t len)
+{
+	npk_tensors_let_go(tensors, off, len);
+}
+
+static const struct from from_view = {read_view, let_go_view}, from_tensors = {read_tensors, let_go_tensors};
 
 static int write_lines(struct npkt_out *out, struct wish *w, struct npk_err *err)
 {
@@ -240,9 +257,9 @@ static int write_all(struct npkt_out *out, struct wish *w, struct npk_err *err)
 	case NPK_FORMAT_CSV:
 		return write_lines(out, w, err);
 	case NPK_FORMAT_TENSORS:
-		return write_bytes(out, w, read_tensors, w->tensors, npk_tensors_size(w->tensors), err);
+		return write_bytes(out, w, &from_tensors, w->tensors, npk_tensors_size(w->tensors), err);
 	case NPK_FORMAT_RAW:
-		return write_bytes(out, w, read_view, w->view[0], npk_view_info(w->view[0])->bytes, err);
+		return write_bytes(out, w, &from_view, w->view[0], npk_view_info(w->view[0])->bytes, err);
 	case NPK_FORMAT_COUNT:
 		break;
 	}

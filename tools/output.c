@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define WRITE_BEHIND ((uint64_t)16 << 20) /* bytes after which the disk begins */
+
 static char *volatile half_written; /* the temporary file that a signal must remove */
 
 static void remove_and_die(int sig)
@@ -125,12 +127,17 @@ int npkt_out_write(struct npkt_out *o, const void *buf, size_t len, struct npk_e
 	const char *p = buf;
 	ssize_t n;
 
-	for (; len > 0; p += n, len -= (size_t)n) {
+	for (; len > 0; p += n, len -= (size_t)n, o->written += (uint64_t)n) {
 		n = write(o->fd, p, len);
 		if (n < 0 && errno == EINTR)
 			n = 0;
 		if (n < 0)
 			return fail_out(o, errno, err);
+	}
+	if (o->temp && o->written - o->begun >= WRITE_BEHIND) {
+		sync_file_range(
+			o->fd, (off_t)o->begun, (off_t)(o->written - o->begun), SYNC_FILE_RANGE_WRITE); /* a hint */
+		o->begun = o->written;
 	}
 	return 0;
 }
@@ -185,6 +192,7 @@ int npkt_out_npy(struct npkt_out *o, struct npk_view *v, uint64_t first, uint64_
 		rc = npk_view_read(v, at, block, n, err);
 		if (rc == 0)
 			rc = npkt_out_write(o, block, n, err);
+		npk_view_let_go(v, at, n);
 		if (rc == 0 && progress)
 			npkt_progress(progress, at + n - first * info->row_bytes, nrows * info->row_bytes);
 	}
@@ -197,13 +205,16 @@ int npkt_out_csv(
 {
 	char *block = malloc(NPKT_BLOCK);
 	struct npk_csv *c = NULL;
+	uint64_t at = 0;
 	ssize_t n = 0;
 	int rc = block ? npk_csv_open_view(&c, v, delimiter, err) : npk_fail(err, ENOMEM, "no memory");
 
 	while (rc == 0 && (n = npk_csv_read(c, block, NPKT_BLOCK, err)) > 0) {
 		rc = npkt_out_write(o, block, (size_t)n, err);
+		npk_view_let_go(v, at, npk_csv_at(c) - at);
+		at = npk_csv_at(c);
 		if (rc == 0 && progress)
-			npkt_progress(progress, npk_csv_at(c), npk_view_info(v)->bytes);
+			npkt_progress(progress, at, npk_view_info(v)->bytes);
 	}
 	npk_csv_close(c);
 	free(block);

@@ -207,7 +207,8 @@ int npkt_take_word(const char *word, const char *suffix, char **name, const char
  * regular file (a pipe, /dev/null), and "-", standard output, are written as they are. Zeroed storage is empty. One at a
  * time, because a signal removes what is half written. */
 struct npkt_out {
-	int fd; /* 0: none */
+	int fd;                  /* 0: none */
+	uint64_t written, begun; /* bytes of npkt_out_write(); so far the disk was told to begin */
 	char *temp, *target;
 	const char *name; /* for messages */
 };
