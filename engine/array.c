@@ -74,10 +74,13 @@ static int try_gen(struct npk_gen **out, struct npk_array *a, bool *loaded, stru
  * else somebody changed the store, and what was loaded may be of two states. */
 int npk_gen_get(struct npk_gen **out, struct npk_array *a, struct npk_err *err)
 {
+	struct npki_looks looks = {0};
+	int rc, mixed = 0;
 	bool loaded;
-	int rc = try_gen(out, a, &loaded, err);
 
-	for (int i = 0; loaded && i < MIXED_LOADS && npki_look_again(a->store); i++) {
+	rc = try_gen(out, a, &loaded, err);
+	while (loaded && ((mixed < MIXED_LOADS && npki_look_again(a->store) && ++mixed) ||
+				 npki_may_pass(a->store, rc, &looks))) {
 		if (rc == 0)
 			npk_gen_put(*out);
 		rc = try_gen(out, a, &loaded, err);

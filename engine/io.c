@@ -199,9 +199,9 @@ static int dir_error(const char *path, int code, struct npk_err *err)
 }
 
 /* readdir() tells an error by errno alone. */
-static struct dirent *next_entry(DIR *d, const char *path)
+static struct dirent *next_entry(DIR *d, const char *path, uint64_t n)
 {
-	int rc = hook.read ? hook.read(hook.ctx, path, 0, 0) : 0;
+	int rc = hook.read ? hook.read(hook.ctx, path, n, 0) : 0;
 	struct dirent *e;
 
 	errno = 0;
@@ -224,7 +224,7 @@ int npki_each_name(int dirfd, const char *path, int (*fn)(void *ctx, int fd, con
 			close(fd);
 		return rc;
 	}
-	while (rc == 0 && (e = next_entry(d, path)) != NULL)
+	for (uint64_t n = 0; rc == 0 && (e = next_entry(d, path, n)) != NULL; n++)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
 			rc = fn(ctx, fd, e->d_name, err);
 	if (rc == 0 && errno != 0)

@@ -60,7 +60,8 @@ struct npki_io_call {
 struct npki_io_hook {
 	int (*call)(void *ctx, const struct npki_io_call *c); /* 0, or a positive errno */
 	void *ctx;
-	/* Likewise for reads of `len` bytes at `off` (0 at 0: of a directory): a disk that has gone bad. NULL: all is well. */
+	/* Likewise for reads of `len` bytes at `off`, and of the off-th name in a directory (`len` is 0): a disk that has gone
+	 * bad. NULL: all is well. */
 	int (*read)(void *ctx, const char *path, uint64_t off, uint64_t len);
 };
 void npki_io_set_hook(const struct npki_io_hook *hook); /* NULL: none. Before any thread starts */

@@ -216,14 +216,13 @@ static int add_hash(void *ctx, const struct npki_ameta *m, struct npk_err *err)
 	return 0;
 }
 
-int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err)
+static int disk_hash(struct npk_store *s, uint64_t *hash, struct npki_file_id *id, struct npk_err *err)
 {
 	struct hash_sum sum = {0};
-	struct npki_file_id id;
 	struct npki_meta meta;
 	uint8_t *buf = NULL;
 	size_t len;
-	int rc = npki_read_metadata(s->dirfd, &buf, &len, &id, err);
+	int rc = npki_read_metadata(s->dirfd, &buf, &len, id, err);
 
 	if (rc == 0 && buf)
 		rc = npki_meta_parse(buf, len, &meta, add_hash, &sum, NULL, err);
@@ -231,6 +230,13 @@ int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err)
 	if (rc == 0)
 		*hash = sum.hash;
 	return rc;
+}
+
+int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err)
+{
+	struct npki_file_id id;
+
+	return disk_hash(s, hash, &id, err);
 }
 
 /* The metadata must be one that our journal knows; else somebody else wrote meanwhile. */
@@ -654,16 +660,18 @@ int npki_recover(struct npk_store *s, struct npk_err *err)
 #define READ_TRIES 500
 #define READ_WAIT_US 10000
 
-/* The state that the journal gives, once. -EAGAIN: a checkpoint is under way. */
+/* The state that the journal gives, once. -EAGAIN: a checkpoint is under way, or the table is of another metadata than the
+ * one on disk, which the journal changes. */
 static int replay_once(struct npk_store *s, struct npk_err *err)
 {
 	struct recovery r = {.s = s, .err = err};
+	struct npki_file_id id;
 	uint64_t hash = 0;
 	int rc = read_journals(&r);
 
 	if (rc == 0 && r.old.exists) {
-		rc = npki_disk_hash(s, &hash, err);
-		if (rc == 0 && (r.from || hash != r.old.head.base_hash))
+		rc = disk_hash(s, &hash, &id, err);
+		if (rc == 0 && (r.from || hash != r.old.head.base_hash || !npki_file_id_same(&id, &s->meta_id)))
 			rc = npk_fail(err, EAGAIN,
 				NPKI_JOURNAL ": a checkpoint is not finished: the store must be opened for "
 					     "writing once");

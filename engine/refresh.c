@@ -2,8 +2,28 @@
 #include "writer.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Those that <linux/magic.h> does not name, or not everywhere. */
+#ifndef SMB2_SUPER_MAGIC
+#define SMB2_SUPER_MAGIC 0xFE534D42
+#endif
+#ifndef CIFS_SUPER_MAGIC
+#define CIFS_SUPER_MAGIC 0xFF534D42
+#endif
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
+#define GFS2_MAGIC 0x01161970
+#define LUSTRE_MAGIC 0x0BD00BD0
+#define GPFS_MAGIC 0x47504653
+#define BEEGFS_MAGIC 0x19830326
 
 static _Thread_local const struct npk_store *refreshing; /* by this thread: it is about to find out what the store is */
 
@@ -13,7 +33,7 @@ bool npki_is_refreshing(const struct npk_store *s)
 }
 
 /* What a writer that is alive, or died, has changed since the metadata was written. */
-int npki_look_behind(struct npk_store *s, struct npk_err *err)
+static int look_behind(struct npk_store *s, struct npk_err *err)
 {
 	int rc = npki_stat_file(s->dirfd, NPKI_JOURNAL, &s->journal_id, err);
 
@@ -23,6 +43,123 @@ int npki_look_behind(struct npk_store *s, struct npk_err *err)
 	refreshing = NULL;
 	return rc;
 }
+
+/* --- a second look ---------------------------------------------------------------------------------------------------- */
+
+#define LOOKS_LEAST 3
+#define LOOK_MS 50          /* so long altogether */
+#define LOOK_CACHED_MS 3000 /* likewise where names and sizes may be cached: they are for a second or so */
+#define PAUSE_MS_MAX 50
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Whether another machine may write the store, and this one sees it late. What serves a FUSE filesystem can be anything. */
+static bool is_cached(int dirfd)
+{
+	static const uint64_t remote[] = {NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CIFS_SUPER_MAGIC, SMB2_SUPER_MAGIC,
+		CEPH_SUPER_MAGIC, V9FS_MAGIC, AFS_SUPER_MAGIC, AFS_FS_MAGIC, FUSE_SUPER_MAGIC, GFS2_MAGIC,
+		OCFS2_SUPER_MAGIC, LUSTRE_MAGIC, GPFS_MAGIC, BEEGFS_MAGIC};
+	struct statfs st;
+
+	if (fstatfs(dirfd, &st) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(remote) / sizeof(*remote); i++)
+		if ((uint64_t)(uint32_t)st.f_type == remote[i])
+			return true;
+	return false;
+}
+
+/* What cannot be looked at counts as not there. */
+static void take_marks(const struct npk_store *s, struct npki_marks *m)
+{
+	struct stat st;
+
+	*m = (struct npki_marks){0};
+	if (fstat(s->dirfd, &st) == 0)
+		m->dir = npki_file_id_of(&st);
+	npki_stat_file(s->dirfd, NPKI_META_FILE, &m->meta, NULL);
+	npki_stat_file(s->dirfd, NPKI_JOURNAL, &m->journal, NULL);
+	npki_stat_file(s->dirfd, NPKI_JOURNAL_NEXT, &m->next, NULL);
+}
+
+static bool same_marks(const struct npki_marks *a, const struct npki_marks *b)
+{
+	return npki_file_id_same(&a->dir, &b->dir) && npki_file_id_same(&a->meta, &b->meta) &&
+	       npki_file_id_same(&a->journal, &b->journal) && npki_file_id_same(&a->next, &b->next);
+}
+
+/* Waiting once for a state that does not pass is enough. */
+static bool is_believed(struct npk_store *s, const struct npki_marks *now)
+{
+	bool believed;
+
+	pthread_rwlock_rdlock(&s->table_lock);
+	believed = same_marks(now, &s->believed);
+	pthread_rwlock_unlock(&s->table_lock);
+	return believed;
+}
+
+static void believe(struct npk_store *s, const struct npki_marks *now)
+{
+	pthread_rwlock_wrlock(&s->table_lock);
+	s->believed = *now;
+	pthread_rwlock_unlock(&s->table_lock);
+}
+
+bool npki_may_pass(struct npk_store *s, int rc, struct npki_looks *l)
+{
+	char owner[NPK_OWNER_MAX];
+	struct npki_marks now;
+	int64_t waited;
+	bool moves;
+
+	if ((rc != -EUCLEAN && rc != -ESTALE) || s->base || s->packed || refreshing == s ||
+		(s->writer && atomic_load(&s->writer->writing)))
+		return false;
+	take_marks(s, &now);
+	if (is_believed(s, &now))
+		return false;
+	if (l->n++ == 0) { /* a millisecond is nothing, and tells whether somebody is at it */
+		l->since_ms = now_ms();
+		l->cached = is_cached(s->dirfd);
+		l->marks = now;
+		usleep(1000);
+		return true;
+	}
+	moves = !same_marks(&now, &l->marks);
+	l->marks = now;
+	waited = now_ms() - l->since_ms;
+	if ((moves || l->cached || npki_lock_owner(s->dirfd, owner, NULL) == 1) &&
+		(l->n < LOOKS_LEAST || waited < (l->cached ? LOOK_CACHED_MS : LOOK_MS))) {
+		usleep(1000 * (l->n < PAUSE_MS_MAX ? l->n : PAUSE_MS_MAX));
+		return true;
+	}
+	believe(s, &now);
+	return false;
+}
+
+/* A list of arrays that breaks off can be read as far as it goes, but only when it stays so. */
+int npki_first_look(struct npk_store *s, unsigned at, struct npk_err *err)
+{
+	struct npki_looks looks = {0};
+	int rc;
+
+	do {
+		rc = at & NPKI_LOOK_METADATA ? npki_reload_metadata(s, err) : 0;
+		if (rc == 0 && (at & NPKI_LOOK_JOURNAL))
+			rc = look_behind(s, err);
+		at |= NPKI_LOOK_METADATA; /* the journal's records are in the table now, as far as it went */
+	} while (npki_may_pass(s, rc == 0 && s->read_only ? -EUCLEAN : rc, &looks));
+	return rc;
+}
+
+/* --- refreshing ------------------------------------------------------------------------------------------------------- */
 
 static bool same_map(const struct npki_rowmap *a, const struct npki_rowmap *b)
 {
@@ -122,9 +259,18 @@ static int stat_state(
 	if (rc != 0)
 		return rc;
 	pthread_rwlock_rdlock(&s->table_lock);
-	*same = npki_file_id_same(meta, &s->meta_id) && npki_file_id_same(journal, &s->journal_id);
+	*same = !s->half && npki_file_id_same(meta, &s->meta_id) && npki_file_id_same(journal, &s->journal_id);
 	pthread_rwlock_unlock(&s->table_lock);
 	return 0;
+}
+
+/* The table is what metadata and journal say, or (`half`) a part of it: then the next look reads all, however they look. */
+static void note_state(struct npk_store *s, const struct npki_file_id *journal, bool half)
+{
+	pthread_rwlock_wrlock(&s->table_lock);
+	s->journal_id = *journal;
+	s->half = half;
+	pthread_rwlock_unlock(&s->table_lock);
 }
 
 static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
@@ -141,7 +287,7 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 	if (rc != 0)
 		return rc;
 	if (!same && npki_file_id_same(&id, &s->meta_id) && (rc = npki_follow_journal(s, err)) > 0) {
-		s->journal_id = journal;
+		note_state(s, &journal, false);
 		return check_files(s, c, err);
 	}
 	if (rc == 0 && !same) {
@@ -151,21 +297,24 @@ static int refresh(struct npk_store *s, struct npki_changes *c, struct npk_err *
 		free(buf);
 		if (rc == 0 && journal.exists)
 			rc = npki_replay_readonly(s, err);
-		s->journal_id = journal;
+		note_state(s, &journal, rc != 0);
 	}
 	return rc == 0 ? check_files(s, c, err) : rc;
 }
 
 static int refresh_locked(struct npk_store *s, struct npki_changes *c, struct npk_err *err)
 {
+	struct npki_looks looks = {0};
 	int rc;
 
-	refreshing = s;
 	s->telling = c;
 	s->refreshes++;
-	rc = refresh(s, c, err);
+	do {
+		refreshing = s;
+		rc = refresh(s, c, err);
+		refreshing = NULL;
+	} while (npki_may_pass(s, rc, &looks));
 	s->telling = NULL;
-	refreshing = NULL;
 	return rc;
 }
 

@@ -169,13 +169,13 @@ int npk_store_open(struct npk_store **out, const char *path, unsigned flags, str
 		return rc;
 	rc = open_directory(s, flags, err);
 	if (rc == 0)
-		rc = npki_reload_metadata(s, err);
+		rc = npki_first_look(s, write ? NPKI_LOOK_METADATA : NPKI_LOOK_METADATA | NPKI_LOOK_JOURNAL, err);
 	if (rc == 0 && write)
 		rc = npki_writer_new(s, err);
 	if (rc == 0 && write)
 		rc = npki_recover_at_open(s, err);
-	if (rc == 0)
-		rc = npki_look_behind(s, err);
+	if (rc == 0 && write)
+		rc = npki_first_look(s, NPKI_LOOK_JOURNAL, err);
 	if (rc != 0) {
 		npk_err_context(err, rc, "%.300s", path);
 		npk_store_close(s);

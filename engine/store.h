@@ -75,6 +75,11 @@ struct npki_changes {
 	size_t n;
 };
 
+/* What shows that somebody changes a store. */
+struct npki_marks {
+	struct npki_file_id dir, meta, journal, next;
+};
+
 struct npk_store {
 	_Atomic uint32_t refs;
 	char *path;
@@ -96,6 +101,8 @@ struct npk_store {
 	struct npk_array **bucket; /* table_lock, as all below */
 	size_t nbuckets, narrays;
 	struct npki_file_id meta_id, journal_id;
+	bool half;                  /* refreshing broke off between the two: the table is neither */
+	struct npki_marks believed; /* as it was when a look at damage was the last one */
 	bool read_only;
 	char why[NPK_ERR_MAX], warning[NPK_ERR_MAX];
 };
@@ -161,8 +168,24 @@ bool npki_gen_is_current(struct npk_gen *g);
 /* The bitmap that it was loaded with, which may not exist; NULL: it was not read from a file. */
 const struct npki_file_id *npki_gen_bitmap_id(const struct npk_gen *g);
 
-/* What a writer that is alive, or died, has changed since the metadata was written: the end of an open. (In refresh.c.) */
-int npki_look_behind(struct npk_store *s, struct npk_err *err);
+/* --- looking at what another process may be changing (refresh.c) -------------------------------------------------------- */
+
+/* Opening: the metadata, and what a writer that is alive, or died, has changed since it was written. */
+#define NPKI_LOOK_METADATA 1u
+#define NPKI_LOOK_JOURNAL 2u
+int npki_first_look(struct npk_store *s, unsigned at, struct npk_err *err);
+/* How often a reader has looked at what seems to be damaged. Zeroed: once. */
+struct npki_looks {
+	unsigned n;
+	int64_t since_ms;
+	bool cached;
+	struct npki_marks marks; /* of the last time */
+};
+/* After a look that gave `rc`. True: it may have met a moment between two steps of another process (or two moments at once, where
+ * names and sizes are cached); a pause is over, and the caller looks again. A store that nobody changes is told damaged
+ * after a millisecond, one that somebody writes after 50, one on a network filesystem after three seconds; and at once as
+ * long as it stays as it was then. With no lock held but refresh_lock. */
+bool npki_may_pass(struct npk_store *s, int rc, struct npki_looks *l);
 bool npki_look_again(struct npk_store *s);
 bool npki_is_refreshing(const struct npk_store *s); /* by this thread */
 void npki_store_ref(struct npk_store *s);

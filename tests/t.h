@@ -39,7 +39,7 @@ static size_t t_ntests;
 		if (!(COND)) {                                                                                         \
 			print_error(__VA_ARGS__);                                                                      \
 			print_error("\n");                                                                             \
-			assert_true(COND);                                                                             \
+			_assert_true(0, #COND, __FILE__, __LINE__); /* COND itself may come out otherwise now */       \
 		}                                                                                                      \
 	} while (0)
 
