@@ -134,7 +134,11 @@ struct npk_view;  /* a selection of rows and columns of a generation */
 #define NPK_CREATE 4u /* with NPK_RDWR: make the directory when it is not there */
 
 /* Opens the directory `path`. Only metadata.npkm is read; an array's other files are read at npk_gen_get(). -EUCLEAN:
- * the metadata is damaged, or missing beside data files. The caller owns *out and ends it with npk_store_close(). */
+ * the metadata is damaged, or missing beside data files. What may be a moment between two steps of another process is looked
+ * at again before that is said, here and in npk_store_refresh() and npk_gen_get(): for a millisecond when nobody changes the
+ * store, 50 when somebody does, and up to 3 seconds on a network or FUSE filesystem, which may show names and sizes of
+ * different moments; a state that stayed is refused at once later. The caller owns *out and ends it with
+ * npk_store_close(). */
 int npk_store_open(struct npk_store **out, const char *path, unsigned flags, struct npk_err *err);
 void npk_store_close(struct npk_store *s);
 /* A package (.npkg) as a store that is only read. Arrays that are stored as they are, are mapped where they lie, at any
