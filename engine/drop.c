@@ -44,13 +44,21 @@ static int by_slot(const void *a, const void *b)
 	return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
+static bool is_ascending(const struct npki_runs *r)
+{
+	for (size_t i = 1; i < r->n; i++)
+		if (r->run[i].slot < r->run[i - 1].slot)
+			return false;
+	return true;
+}
+
 /* Ascending, disjoint; returns the number of slots. */
 static uint64_t normalize(struct npki_runs *r)
 {
 	uint64_t total = 0, stop = 0;
 	size_t n = 0;
 
-	if (r->n)
+	if (!is_ascending(r))
 		qsort(r->run, r->n, sizeof(*r->run), by_slot);
 	for (size_t i = 0; i < r->n; i++) {
 		struct npki_run x = r->run[i];

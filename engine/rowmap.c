@@ -380,17 +380,16 @@ CLONES static struct npki_chunk *finish_chunk(struct npki_chunk *c, uint64_t nsl
 
 static int build_samples(struct npki_rowmap *m)
 {
-	size_t n = (size_t)(m->nlive / SAMPLE_ROWS) + 2, c = 0;
+	size_t n = (size_t)(m->nlive / SAMPLE_ROWS) + 2, i = 0;
 
 	m->sample = malloc(n * sizeof(*m->sample));
 	if (!m->sample)
 		return -ENOMEM;
-	for (size_t i = 0; i + 1 < n; i++) {
-		while (c + 1 < m->nchunks && m->rank[c + 1] <= (uint64_t)i * SAMPLE_ROWS)
-			c++;
-		m->sample[i] = (uint32_t)c;
-	}
-	m->sample[n - 1] = (uint32_t)(m->nchunks ? m->nchunks - 1 : 0);
+	for (size_t c = 0; c < m->nchunks; c++)
+		for (; i + 1 < n && (uint64_t)i * SAMPLE_ROWS < m->rank[c + 1]; i++)
+			m->sample[i] = (uint32_t)c;
+	for (; i < n; i++)
+		m->sample[i] = (uint32_t)(m->nchunks ? m->nchunks - 1 : 0);
 	return 0;
 }
 
@@ -485,7 +484,11 @@ static void close_chunk(struct npki_rowmap *m, size_t c)
  * not whole, are opened and closed. */
 static int copy_chunks(struct npki_rowmap *m, const struct npki_rowmap *old)
 {
-	for (size_t c = 0; c < m->nchunks; c++) {
+	size_t c = 0, both = (size_t)((old && old->nslots < m->nslots ? old->nslots : m->nslots) / NPKI_CHUNK_BITS);
+
+	for (; c < both; c++)
+		m->chunk[c] = old ? chunk_ref(old->chunk[c]) : &full_chunk;
+	for (; c < m->nchunks; c++) {
 		bool whole = slots_in(m, c) == NPKI_CHUNK_BITS,
 		     same = old && c < old->nchunks && slots_in(old, c) == slots_in(m, c);
 
@@ -546,57 +549,79 @@ int npki_rowmap_build(struct npki_rowmap **out, uint64_t nslots, npki_fill_fn *f
 	return m ? finish_map(m, rc, out) : rc;
 }
 
-/* The part of a run that lies in chunk `c` loses its bits. */
-static void clear_bits(struct npki_chunk *k, size_t c, uint64_t from, uint64_t to)
-{
-	uint64_t base = (uint64_t)c * NPKI_CHUNK_BITS;
+/* A chunk of a map that is being made, with the bits that each block has lost so far. */
+struct losing {
+	struct npki_chunk *k; /* NULL: none is open */
+	size_t c;
+	uint16_t lost[NPKI_CHUNK_BLOCKS];
+};
 
-	for (uint64_t s = from; s < to;) {
-		uint64_t bit = s % 64, n = to - s < 64 - bit ? to - s : 64 - bit;
-
-		k->word[(s - base) / 64] &= ~((n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << bit);
-		s += n;
-	}
-}
-
-/* Chunk c of `m`, which others may share or which is the full one, as a copy of its own to write to. */
-static int reopen_chunk(struct npki_rowmap *m, size_t c)
+/* Chunk c of `m`, which others may share or which is the full one, becomes a copy of its own. */
+static int start_losing(struct losing *l, struct npki_rowmap *m, size_t c)
 {
 	struct npki_chunk *k = aligned_alloc(64, (sizeof(*k) + 63) / 64 * 64);
 
 	if (!k)
 		return -ENOMEM;
 	memcpy(k->word, m->chunk[c]->word, sizeof(k->word));
+	memcpy(k->before, m->chunk[c]->before, sizeof(k->before));
+	k->live = m->chunk[c]->live;
+	k->refs = 1;
 	chunk_put(m->chunk[c]);
 	m->chunk[c] = k;
+	*l = (struct losing){.k = k, .c = c};
 	return 0;
+}
+
+/* Bits [from, to) of the chunk. */
+CLONES static void lose_bits(struct losing *l, unsigned from, unsigned to)
+{
+	for (unsigned s = from, n; s < to; s += n) {
+		unsigned bit = s % 64;
+		uint64_t mask;
+
+		n = to - s < 64 - bit ? to - s : 64 - bit;
+		mask = (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << bit;
+		l->lost[s / 512] += (uint16_t)ones(l->k->word[s / 64] & mask);
+		l->k->word[s / 64] &= ~mask;
+	}
+}
+
+static void end_losing(struct losing *l)
+{
+	uint16_t sum = 0;
+
+	if (!l->k)
+		return;
+	for (unsigned b = 0; b < NPKI_CHUNK_BLOCKS; b++) {
+		l->k->before[b] = (uint16_t)(l->k->before[b] - sum);
+		sum = (uint16_t)(sum + l->lost[b]);
+	}
+	l->k->live -= sum;
+	l->k = NULL;
 }
 
 int npki_rowmap_clear(const struct npki_rowmap *old, uint64_t nslots, const struct npki_run *run, size_t nruns,
 	struct npki_rowmap **out)
 {
 	struct npki_rowmap *m = map_new(nslots);
-	size_t open = SIZE_MAX; /* the chunk that is being written */
+	struct losing l = {0};
 	int rc = m ? copy_chunks(m, old) : -ENOMEM;
 
 	for (size_t i = 0; i < nruns && rc == 0; i++)
 		for (uint64_t s = run[i].slot, end = s + run[i].n, stop; s < end && rc == 0; s = stop) {
 			size_t c = (size_t)(s / NPKI_CHUNK_BITS);
+			uint64_t base = (uint64_t)c * NPKI_CHUNK_BITS;
 
-			stop = (uint64_t)(c + 1) * NPKI_CHUNK_BITS < end ? (uint64_t)(c + 1) * NPKI_CHUNK_BITS : end;
-			if (c != open) {
-				if (open != SIZE_MAX)
-					close_chunk(m, open);
-				open = SIZE_MAX;
-				rc = reopen_chunk(m, c);
-				if (rc == 0)
-					open = c;
+			stop = base + NPKI_CHUNK_BITS < end ? base + NPKI_CHUNK_BITS : end;
+			if (!l.k || c != l.c) {
+				end_losing(&l);
+				rc = start_losing(&l, m, c);
 			}
 			if (rc == 0)
-				clear_bits(m->chunk[c], c, s, stop);
+				lose_bits(&l, (unsigned)(s - base), (unsigned)(stop - base));
 		}
-	if (open != SIZE_MAX)
-		close_chunk(m, open);
+	end_losing(&l);
 	return m ? finish_map(m, rc, out) : rc;
 }
 

@@ -292,8 +292,8 @@ class Bench:
         found = measure({"library": native.peer("drop", "d", 100, 0, 1000), names[4]: by_ctypes, "mount": by_mount,
                          names[2]: by_numpy, REAL: lambda n: real.call("drop", 1, "d", some().tolist())}, self.rounds,
                         {k: (lambda: None) for k in names})
-        self.pairs("change", "drop 100 rows", found, {("library", names[2]): 0.0026, (names[4], names[2]): None, ("mount", names[2]): 0.0052,
-                                                      ("library", REAL): None})
+        self.pairs("change", "drop 100 rows", found, {
+            ("library", names[2]): 0.0026, (names[4], names[2]): None, ("mount", names[2]): 0.0052, ("library", REAL): None})
 
         tenth = np.arange(0, 1_000_000, 10, dtype=np.int64)
         sel = b"::10\n"
