@@ -1,4 +1,5 @@
-"""Puts libnumpack into the wheel.
+"""Puts libnumpack into the wheel, and where a C compiler and the headers of Python 3.11 or later are at hand the extension module
+_fast, without which the package is slower.
 
 Inside the source tree the library is built by its Makefile; elsewhere the one that pkg-config knows is copied. Where there is
 neither, the build ends with a message: a wheel without the library would only fail later. LIBNUMPACK names a built
@@ -10,7 +11,7 @@ import pathlib
 import shutil
 import subprocess
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 from setuptools.dist import Distribution
 
@@ -37,6 +38,17 @@ def from_system():
         return None
     found = pathlib.Path(done.stdout.strip()) / SONAME
     return found.resolve() if done.returncode == 0 and found.exists() else None
+
+
+def include_dirs():
+    """Where numpack.h is. Empty: in a place that the compiler knows, or nowhere."""
+    if (ROOT / "engine" / "numpack.h").exists():
+        return [str(ROOT / "engine")]
+    try:
+        done = subprocess.run(["pkg-config", "--variable=includedir", "libnumpack"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
 
 
 def library():
@@ -86,4 +98,6 @@ except ImportError:      # setuptools 70.1 and later have their own
 
     commands["bdist_wheel"] = Wheel
 
-setup(cmdclass=commands, distclass=Binary)
+FAST = Extension("numpackfs._fast", ["numpackfs/_fast.c"], include_dirs=include_dirs(), py_limited_api=True, optional=True)
+
+setup(cmdclass=commands, distclass=Binary, ext_modules=[FAST])

@@ -61,6 +61,39 @@ def test_another_process_reads_while_one_writes_and_waits_its_turn(tmp_path, pyt
         same(n.load("x")[3:], np.array([[9.0, 9], [1, 1]]))
 
 
+SAVER = """
+import sys, numpy as np
+from numpackfs import NumPack
+with NumPack(sys.argv[1]) as n:
+    n.save({"x": np.arange(40.0).reshape(4, 10), "y": np.zeros(7)})
+    n.drop("x", [0])
+    n.drop("z")
+"""
+
+
+def test_the_first_change_looks_at_what_others_wrote_before_it(tmp_path, python):
+    """What this process knows of the arrays is of the time before: rows that fitted then must not be written now."""
+    path, now = tmp_path / "s.npk", np.arange(10, 40.0).reshape(3, 10)
+    with NumPack(path) as n:
+        n.save({"x": np.zeros((9, 2)), "y": np.ones(3), "z": np.ones(3)})
+    changes = [lambda n: n.append({"x": np.ones((1, 2))}), lambda n: n.replace({"x": np.ones((1, 2))}, [0]),
+               lambda n: n.append({"x": np.ones((1, 2)), "y": np.ones(1)}), lambda n: n.drop("x", [8]), lambda n: n.drop("z", [0])]
+    for change, error in zip(changes, [ValueError, ValueError, ValueError, IndexError, None]):
+        with NumPack(path) as n:
+            n.save({"x": np.zeros((9, 2)), "y": np.ones(3), "z": np.ones(3)})
+        with NumPack(path) as n:
+            assert n.get_shape("x") == (9, 2) and n.get_shape("y") == (3,) and n.get_shape("z") == (3,)
+            python(SAVER, path)
+            if error:
+                with pytest.raises(error):
+                    change(n)
+            else:
+                change(n)
+            assert n.get_shape("x") == (3, 10) and n.get_shape("y") == (7,) and not n.has_array("z")
+            n.append({"x": np.ones((1, 10))})
+            same(n.load("x"), np.concatenate([now, np.ones((1, 10))]))
+
+
 def test_a_mounted_store_is_read_and_a_write_names_the_mountpoint(tmp_path, mount):
     path = tmp_path / "s.npk"
     with NumPack(path) as n:

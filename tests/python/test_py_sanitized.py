@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.mark.skipif(MODE == "tsan", reason="the library's threads are tested in C; Python's own make this too slow")
-@pytest.mark.parametrize("file", ["test_py_api.py", "test_py_lazy.py", "test_py_vector.py"])
+@pytest.mark.parametrize("file", ["test_py_api.py", "test_py_fast.py", "test_py_lazy.py", "test_py_vector.py"])
 def test_file(tmp_path, file):
     runtime = subprocess.run(["gcc", f"-print-file-name=lib{MODE}.so"], capture_output=True, text=True, check=True)
     env = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

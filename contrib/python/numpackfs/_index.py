@@ -4,6 +4,7 @@ import operator
 
 import numpy as np
 
+from ._speed import fast
 
 _KINDS = "The indexes must be int or list or numpy.ndarray or slice, not "      # NumPack's words
 
@@ -22,6 +23,10 @@ def rows_of(index, n, name, wrong=TypeError):
     IndexError for a row that is not there.
     """
     # A list of ints is what most callers give, and numpy takes longer to find out that it is one.
+    if fast is not None and type(index) is list:
+        out = np.empty(len(index), np.int64)
+        if fast.indexes(index, n, out):
+            return out
     if type(index) is list and {*map(type, index)} == {int}:
         try:
             return _in_range(np.fromiter(index, np.int64, len(index)), n, name)

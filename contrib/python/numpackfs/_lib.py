@@ -4,12 +4,13 @@ import ctypes
 import json
 import os
 import pathlib
+import struct
 import threading
-import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint, c_uint64, c_void_p
 
 import numpy as np
 
+from ._speed import address, fast
 from .errors import from_code
 
 DTYPES = tuple(np.dtype(name) for name in (
@@ -131,7 +132,7 @@ _PLAIN = {
     "npk_array_name": ([P, POINTER(c_size_t)], c_void_p),
     "npk_gen_ref": ([P], P),
     "npk_gen_put": ([P], None),
-    "npk_gen_info": ([P], POINTER(GenInfo)),
+    "npk_gen_info": ([P], P),
     "npk_view_close": ([P], None),
     "npk_save_abort": ([P], None),
     "npk_txn_store": ([P], P),
@@ -147,6 +148,14 @@ for _name, _args in _CALLS.items():
 for _name, (_args, _res) in _PLAIN.items():
     _f = getattr(lib, _name)
     _f.argtypes, _f.restype = _args, _res
+
+if fast is not None:
+    fast.set_library(ctypes.cast(lib.npk_gen_take, c_void_p).value)
+
+# struct npk_gen_info as far as row_bytes: number, dtype, ndim, dim, rows, slots, row_bytes. At once, since ctypes takes its time for
+# each field.
+_GEN_INFO = struct.Struct(f"@QI4xI4x{MAX_NDIM}Q3Q")
+assert _GEN_INFO.size == GenInfo.mtime_us.offset
 
 _tls = threading.local()
 
@@ -199,11 +208,33 @@ def shape_struct(shape):
 class _Mapped:
     """What numpy asks for a pointer; the array that it makes keeps this, and this keeps the generation."""
 
-    __slots__ = ("__array_interface__", "gen")
+    __slots__ = ("__array_interface__", "ptr", "_pid")
 
     def __init__(self, gen, address, shape):
-        self.gen = gen
+        self.ptr, self._pid = lib.npk_gen_ref(gen.ptr), gen._pid
         self.__array_interface__ = {"version": 3, "shape": shape, "typestr": gen.dtype.str, "data": (address, True)}
+
+    def __del__(self):
+        if self._pid == os.getpid():
+            lib.npk_gen_put(self.ptr)
+
+
+class Array:
+    """A named array of the library, which follows its changes. `dtype`, `ndim` and `inner` (the shape of a row) are known once
+    `gen`, the current generation, was; a change of rows leaves them and clears `gen`."""
+
+    __slots__ = ("ptr", "gen", "dtype", "ndim", "inner", "_pid")
+
+    def __init__(self, ptr):
+        self.ptr, self._pid, self.gen, self.dtype = ptr, os.getpid(), None, None
+
+    def __del__(self):
+        if self._pid == os.getpid():     # a forked child leaves the parent's library alone
+            lib.npk_array_put(self.ptr)
+
+
+_INT64 = np.dtype(np.int64)
+SMALL = 1 << 18      # bytes up to which numpy copies as fast from the mapping as the library
 
 
 class Gen:
@@ -212,45 +243,47 @@ class Gen:
     `shape` is logical, (rows, ...); `dtype` numpy's; every method may be called from any thread.
     """
 
-    __slots__ = ("ptr", "dtype", "shape", "rows", "row_bytes", "inner", "number", "_mapped", "_pid", "__weakref__")
+    __slots__ = ("ptr", "dtype", "shape", "ndim", "rows", "row_bytes", "inner", "number", "_whole", "_pid", "__weakref__")
 
     def __init__(self, ptr):
-        self.ptr, self._pid, self._mapped = ptr, os.getpid(), None
-        info = lib.npk_gen_info(ptr).contents
-        self.dtype = DTYPES[info.dtype]
-        self.shape = info.shape.tuple()
+        self.ptr, self._pid, self._whole = ptr, os.getpid(), None
+        info = _GEN_INFO.unpack(ctypes.string_at(lib.npk_gen_info(ptr), _GEN_INFO.size))
+        self.number, self.ndim = info[0], info[2]
+        self.dtype = DTYPES[info[1]]
+        self.shape = info[3:3 + self.ndim]
         self.inner = self.shape[1:]
-        self.rows, self.row_bytes, self.number = info.rows, info.row_bytes, info.number
+        self.rows, self.row_bytes = info[-3], info[-1]
 
     def __del__(self):
-        if self._pid == os.getpid():     # a forked child leaves the parent's library alone
+        if self._pid == os.getpid():
             lib.npk_gen_put(self.ptr)
+
+    def _look(self):
+        """All rows as a read-only array over the mapping, without a copy; False where they do not lie together. For ourselves:
+        it must not be given away, for its owner could reshape it."""
+        if self.rows == 0 or self.row_bytes == 0:
+            out = np.empty(self.shape, self.dtype)
+            out.flags.writeable = False
+        else:
+            where, together = c_void_p(), c_uint64()
+            check(lib.npk_gen_borrow(self.ptr, 0, byref(where), byref(together), err()))
+            out = np.asarray(_Mapped(self, where.value, self.shape)) if together.value >= self.rows else False
+        self._whole = out
+        return out
 
     @property
     def mapped(self):
         """All rows as a read-only array over the mapping, without a copy; None where they do not lie together."""
-        got = self._mapped() if self._mapped is not None else None
-        if got is not None:
-            return got
-        if self.rows == 0 or self.row_bytes == 0:
-            out = np.empty(self.shape, self.dtype)
-            out.flags.writeable = False
-            return out
-        address, together = c_void_p(), c_uint64()
-        check(lib.npk_gen_borrow(self.ptr, 0, byref(address), byref(together), err()))
-        if together.value < self.rows:
-            return None
-        out = np.asarray(_Mapped(self, address.value, self.shape))
-        self._mapped = weakref.ref(out)
-        return out
+        whole = self._whole if self._whole is not None else self._look()
+        return None if whole is False else whole.view()
 
     def rows_at(self, first, n):
         """Rows first .. first + n - 1, read-only: over the mapping where they lie together, else a copy."""
         if n > 0 and self.row_bytes > 0:
-            address, together = c_void_p(), c_uint64()
-            check(lib.npk_gen_borrow(self.ptr, first, byref(address), byref(together), err()))
+            where, together = c_void_p(), c_uint64()
+            check(lib.npk_gen_borrow(self.ptr, first, byref(where), byref(together), err()))
             if together.value >= n:
-                return np.asarray(_Mapped(self, address.value, (n,) + self.inner))
+                return np.asarray(_Mapped(self, where.value, (n,) + self.inner))
         out = self.read(first, n)
         out.flags.writeable = False
         return out
@@ -258,7 +291,7 @@ class Gen:
     def read(self, first, n):
         """Rows first .. first + n - 1 as a new array (n, ...)."""
         out = np.empty((n,) + self.inner, self.dtype)
-        rc = lib.npk_gen_read_rows(self.ptr, first, n, out.ctypes.data, err())
+        rc = lib.npk_gen_read_rows(self.ptr, first, n, address(out), err())
         if rc < 0:
             fail(rc)
         return out
@@ -266,25 +299,53 @@ class Gen:
     def read_all(self):
         """Everything as a new array of `shape`; also of 0 dimensions."""
         out = np.empty(self.shape, self.dtype)
-        check(lib.npk_gen_read_rows(self.ptr, 0, self.rows, out.ctypes.data, err()))
+        check(lib.npk_gen_read_rows(self.ptr, 0, self.rows, address(out), err()))
         return out
 
     def read_into(self, first, out):
         """Rows first .. into the C-contiguous array `out`."""
-        check(lib.npk_gen_read_rows(self.ptr, first, len(out), out.ctypes.data, err()))
+        check(lib.npk_gen_read_rows(self.ptr, first, len(out), address(out), err()))
         return out
 
     def step(self, first, step, n):
         """Rows first, first + step, ..., n of them, as a new array."""
         out = np.empty((n,) + self.inner, self.dtype)
-        check(lib.npk_gen_read_step(self.ptr, first, step, n, out.ctypes.data, err()))
+        check(lib.npk_gen_read_step(self.ptr, first, step, n, address(out), err()))
         return out
 
     def take(self, rows):
         """The listed rows (1-D int64, negative ones from the end) in the list's order."""
         n = len(rows)
         out = np.empty((n,) + self.inner, self.dtype)
-        rc = lib.npk_gen_take(self.ptr, rows.ctypes.data, n, out.ctypes.data, err())
+        rc = lib.npk_gen_take(self.ptr, address(rows), n, address(out), err())
         if rc < 0:
             fail(rc)
         return out
+
+    def quick(self, index):
+        """Rows for the indexes that most callers give: an int, whose row comes without the leading axis, a slice of a small part,
+        a list or an int64 array of ints. None: for this one the long way has to be taken, and says what is wrong with it."""
+        kind = type(index)
+        if kind is list:
+            if fast is not None and self.ndim:
+                out = np.empty((len(index),) + self.inner, self.dtype)
+                if fast.take(self.ptr, self.row_bytes, index, out):
+                    return out
+            return None
+        if kind is int:
+            whole = self._whole if self._whole is not None else self._look()
+            if whole is not False and self.ndim and -self.rows <= index < self.rows:
+                return whole[index].copy()
+        elif kind is slice:
+            whole = self._whole if self._whole is not None else self._look()
+            if whole is not False and self.ndim:
+                part = whole[index]
+                if part.nbytes <= SMALL:
+                    return part.copy()
+        elif kind is np.ndarray and index.dtype == _INT64 and index.ndim == 1 and self.ndim:
+            flags = index.flags
+            if flags.c_contiguous and flags.aligned:
+                out = np.empty((len(index),) + self.inner, self.dtype)
+                if lib.npk_gen_take(self.ptr, address(index), len(index), address(out), err()) == 0:
+                    return out
+        return None

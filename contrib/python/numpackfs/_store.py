@@ -17,7 +17,7 @@ from ctypes import byref, c_size_t, c_uint64, c_void_p
 import numpy as np
 
 from . import _lib
-from ._lib import Gen, check, encode, err, lib
+from ._lib import Array, Gen, address, check, encode, err, fail, lib
 from .errors import ArrayNotFoundError, InvalidNameError, NumPackError, ReadOnlyError, StoreBusyError
 
 LOCK_FILE = ".numpackfs.lock"
@@ -109,38 +109,40 @@ def name_bytes(name):
     return raw
 
 
-# Classes and not generators: they are entered in a third of the time, at every call.
-class _Named:
-    __slots__ = ("ptr",)
-
-    def __init__(self, store, name):
-        raw = encode(name)
-        self.ptr = c_void_p()
-        rc = lib.npk_array_get_n(byref(self.ptr), store.handle(), raw, len(raw), err())
-        if rc == -2:
-            raise ArrayNotFoundError(name)
-        check(rc)
-
-    def __enter__(self):
-        return self.ptr.value
-
-    def __exit__(self, *_):
-        lib.npk_array_put(self.ptr)
-
-
 class _Change:
+    """A class and not a generator: it is entered in a third of the time, at every change."""
+
     __slots__ = ("store", "names")
 
     def __init__(self, store, names):
         self.store, self.names = store, names
 
     def __enter__(self):
-        if self.store.why_not:
-            raise ReadOnlyError(f"{self.store.path}: {self.store.why_not}", 30)
+        self.store.become_writer()
         return self.store.handle()
 
     def __exit__(self, kind, e, trace):
         self.store._changed(self.names)
+        if isinstance(e, StoreBusyError):
+            raise busy(e) from None
+
+
+class _RowChange:
+    """Of rows of one array, which stays what it is beside. `moves`: not only in place, where generations show it."""
+
+    __slots__ = ("store", "name", "moves")
+
+    def __init__(self, store, name, moves=True):
+        self.store, self.name, self.moves = store, name, moves
+
+    def __enter__(self):
+        if not self.store.writing:
+            self.store.become_writer()
+        return self.store.array(self.name)
+
+    def __exit__(self, kind, e, trace):
+        if self.moves or e is not None:
+            self.store._rows_changed(self.name)
         if isinstance(e, StoreBusyError):
             raise busy(e) from None
 
@@ -156,8 +158,9 @@ class Store:
     def _fresh(self):
         self.ptr = None
         self.lock = threading.RLock()
+        self.writing = False          # the library has the writer's lock
         self.epoch = 0                # counts changes made through this store
-        self.cache = {}               # name -> Gen, of this epoch
+        self.arrays = {}              # name -> Array, of this epoch; changed under `lock`
         self.inside = threading.local()      # .ptr: the store of this thread's transaction
         self.mapped_files = set()     # data files written through a map, to be synced at close
 
@@ -188,7 +191,7 @@ class Store:
         """Brings everything to disk and closes; the store is closed also when that fails."""
         with self.lock:
             ptr, self.ptr = self.ptr, None
-            self.cache.clear()
+            self.arrays.clear()
             if ptr is None:
                 return
             try:
@@ -218,22 +221,37 @@ class Store:
     # --- reading ---
 
     def array(self, name):
-        """with store.array(name) as pointer. KeyError when there is no such array."""
-        return _Named(self, name)
+        """The array's Array. KeyError when there is no such array."""
+        inside = getattr(self.inside, "ptr", None) is not None      # a transaction has arrays of its own
+        got = None if inside else self.arrays.get(name)
+        if got is not None:
+            return got
+        epoch = self.epoch
+        raw = encode(name)
+        ptr = c_void_p()
+        rc = lib.npk_array_get_n(byref(ptr), self.handle(), raw, len(raw), err())
+        if rc == -2:
+            raise ArrayNotFoundError(name)
+        check(rc)
+        got = Array(ptr.value)
+        with self.lock:
+            if self.epoch == epoch and not inside:
+                self.arrays[name] = got
+        return got
 
     def gen(self, name):
         """The array's current generation. KeyError when there is no such array."""
-        got = self.cache.get(name)
-        if got is not None:
-            return got
         for attempt in range(3):
             epoch = self.epoch
-            with self.array(name) as a:
-                ptr = c_void_p()
-                rc = lib.npk_gen_get(byref(ptr), a, err())
-                if rc == -2:
-                    raise ArrayNotFoundError(name)
-                check(rc)
+            array = self.array(name)
+            got = array.gen
+            if got is not None:
+                return got
+            ptr = c_void_p()
+            rc = lib.npk_gen_get(byref(ptr), array.ptr, err())
+            if rc == -2:
+                raise ArrayNotFoundError(name)
+            check(rc)
             got = Gen(ptr.value)
             rc = lib.npk_gen_map(got.ptr, err())
             if rc != -116 or attempt == 2:      # ESTALE: another process replaced the data
@@ -242,13 +260,18 @@ class Store:
             self.refresh()
         with self.lock:
             if self.epoch == epoch:
-                self.cache[name] = got
+                array.dtype, array.ndim, array.inner, array.gen = got.dtype, got.ndim, got.inner, got
         return got
+
+    def kind(self, name):
+        """Something with the array's `dtype`, `ndim` and `inner`, which appending does not change. KeyError as gen()."""
+        got = self.arrays.get(name)
+        return got if got is not None and got.dtype is not None else self.gen(name)
 
     def has(self, name):
         try:
-            with self.array(name):
-                return True
+            self.array(name)
+            return True
         except ArrayNotFoundError:
             return False
 
@@ -268,8 +291,8 @@ class Store:
         return _lib.json_of(lib.npk_store_metadata_json, self.handle())
 
     def info(self, name):
-        with self.array(name) as a:
-            return _lib.json_of(lib.npk_array_info_json, a)
+        array = self.array(name)      # held during the call
+        return _lib.json_of(lib.npk_array_info_json, array.ptr)
 
     # --- changing ---
 
@@ -278,10 +301,34 @@ class Store:
         with self.lock:
             self.epoch += 1
             if names is None:
-                self.cache.clear()
+                self.arrays.clear()
             else:
                 for name in names:
-                    self.cache.pop(name, None)
+                    self.arrays.pop(name, None)
+
+    def _rows_changed(self, name):
+        """After one that left the array in its place: its dtype and the shape of a row are what they were."""
+        with self.lock:
+            self.epoch += 1
+            array = self.arrays.get(name)
+            if array is not None:
+                array.gen = None
+
+    def become_writer(self):
+        """Before a change. True: this process was not the writer before, and what the caller knew of the arrays may be of the time
+        before another one changed them."""
+        if self.writing:
+            return False
+        if self.why_not:
+            raise ReadOnlyError(f"{self.path}: {self.why_not}", 30)
+        try:
+            check(lib.npk_store_lock(self.handle(), err()))
+        except StoreBusyError as e:
+            raise busy(e) from None
+        finally:
+            self._changed(None)
+        self.writing = True
+        return True
 
     def change(self, names):
         """with store.change(names) as handle: whatever changes these arrays."""
@@ -309,14 +356,13 @@ class Store:
 
     def lock_now(self):
         """Becomes the store's writer, which the first change otherwise does."""
-        with self.change([]) as s:
-            check(lib.npk_store_lock(s, err()))
+        self.become_writer()
 
     def save(self, name, a):
         a = np.ascontiguousarray(a)
         raw = name_bytes(name)
         with self.change([name]) as s:
-            rc = lib.npk_store_save(s, raw, _lib.CODES[a.dtype], byref(_lib.shape_struct(a.shape)), a.ctypes.data, err())
+            rc = lib.npk_store_save(s, raw, _lib.CODES[a.dtype], byref(_lib.shape_struct(a.shape)), address(a), err())
             if rc == -22:
                 try:
                     check(rc)
@@ -326,32 +372,36 @@ class Store:
 
     def append(self, name, a):
         a = np.ascontiguousarray(a)
-        with self.change([name]), self.array(name) as p:
-            check(lib.npk_array_append(p, a.ctypes.data, len(a), err()))
+        with _RowChange(self, name) as array:
+            rc = lib.npk_array_append(array.ptr, address(a), len(a), err())
+            if rc < 0:
+                fail(rc)
 
     def replace(self, name, rows, a, atomic=False):
         """Row j of `a` to row rows[j]; `rows` is a range with step 1 or an int64 array."""
         a = np.ascontiguousarray(a)
         flags = _lib.REPLACE_ATOMIC if atomic else 0
-        with self.change([name]), self.array(name) as p:
+        with _RowChange(self, name, moves=False) as array:      # in a transaction together() tells of it
             if isinstance(rows, range):
-                check(lib.npk_array_replace_range(p, rows.start, len(rows), a.ctypes.data, flags, err()))
+                rc = lib.npk_array_replace_range(array.ptr, rows.start, len(rows), address(a), flags, err())
             else:
-                check(lib.npk_array_replace(p, rows.ctypes.data, len(rows), a.ctypes.data, flags, err()))
+                rc = lib.npk_array_replace(array.ptr, address(rows), len(rows), address(a), flags, err())
+            if rc < 0:
+                fail(rc)
 
     def drop_rows(self, name, rows):
         """How many rows went; `rows` is a range or an int64 array of rows that are there."""
         count = c_uint64()
-        with self.change([name]), self.array(name) as p:
+        with _RowChange(self, name) as array:
             if isinstance(rows, range):
                 if len(rows) == 0:
                     return 0
                 if rows.step < 0:
                     rows = rows[::-1]
                 text = f"{rows.start}:{rows[-1] + 1}:{rows.step}".encode()
-                check(lib.npk_array_drop(p, text, byref(count), err()))
+                check(lib.npk_array_drop(array.ptr, text, byref(count), err()))
             else:
-                check(lib.npk_array_drop_rows(p, rows.ctypes.data, len(rows), byref(count), err()))
+                check(lib.npk_array_drop_rows(array.ptr, address(rows), len(rows), byref(count), err()))
         return count.value
 
     def remove(self, name):
@@ -376,8 +426,8 @@ class Store:
             check(rc)
 
     def compact(self, name):
-        with self.change([name]), self.array(name) as p:
-            check(lib.npk_array_compact(p, err()))
+        with _RowChange(self, name) as array:
+            check(lib.npk_array_compact(array.ptr, err()))
 
     def reset(self):
         with self.change(None) as s:
@@ -399,7 +449,7 @@ class Store:
                 block = np.ascontiguousarray(block)
                 if block.dtype != dtype or block.shape[1:] != tuple(inner):
                     raise ValueError(f"array {name}: a block is {block.dtype}{block.shape}, not {dtype}(n, *{tuple(inner)})")
-                check(lib.npk_save_write(w, block.ctypes.data, block.nbytes, err()))
+                check(lib.npk_save_write(w, address(block), block.nbytes, err()))
 
             try:
                 yield write
@@ -421,7 +471,6 @@ class Store:
         if info["deleted"] or info["segments"] or gen.rows == 0 or gen.row_bytes == 0:
             return None
         with self.change([]) as s:
-            check(lib.npk_store_lock(s, err()))
             # Bytes that a journal record still vouches for must not change under it.
             check(lib.npk_store_fsync(s, err()))
         info = self.info(name)
@@ -439,18 +488,18 @@ class Store:
         a = np.ascontiguousarray(a)
         flat = a.reshape(-1).view(np.uint8)
         view = c_void_p()
-        with self.change([name]), self.array(name) as p:
+        with _RowChange(self, name) as array:
             check(lib.npk_view_open(byref(view), gen.ptr, None, err()))
             try:
                 for off in range(0, len(flat), PIECE):
                     piece = flat[off:off + PIECE]
-                    check(lib.npk_view_pwrite(view, p, off, piece.ctypes.data, len(piece), err()))
+                    check(lib.npk_view_pwrite(view, array.ptr, off, address(piece), len(piece), err()))
             finally:
                 lib.npk_view_close(view)
 
     def touch(self, name, mtime_us):
-        with self.change([name]), self.array(name) as p:
-            check(lib.npk_array_set_mtime(p, mtime_us, err()))
+        with _RowChange(self, name) as array:
+            check(lib.npk_array_set_mtime(array.ptr, mtime_us, err()))
 
 
 def _after_fork():

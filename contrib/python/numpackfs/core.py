@@ -6,7 +6,7 @@ import contextlib
 import gc
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -197,12 +197,10 @@ class NumPack:
 
         KeyError: no such array. In batch_mode() the same object each time.
         """
-        store = self._check()
-        if self._batch is not None:
-            if not lazy:
-                return self._batch.load(array_name)
-            self._batch.write([array_name])
-        gen = store.gen(array_name)
+        if self._batch is not None and not lazy:
+            self._check()
+            return self._batch.load(array_name)
+        gen = self._gen(array_name)
         return LazyArray(gen, array_name) if lazy else gen.read_all()
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -227,6 +225,14 @@ class NumPack:
             return f"NumPack({self._filename}, arrays={len(self._settled().names())}, backend={self.backend_type})"
         return f"NumPack({self._filename}, status=closed, backend={self.backend_type})"
 
+    def _gen(self, name: str) -> Any:
+        """The array's current generation. KeyError: no such array."""
+        store = self._store
+        if store is None or self._strict or self._batch is not None:
+            store = self._settled(name)
+        array = store.arrays.get(name)      # what store.gen() does, without the call
+        return array is not None and array.gen or store.gen(name)
+
     def _settled(self, name: Optional[str] = None) -> Any:
         """The store, once what batch_mode() remembers of the array (None: of all) is written."""
         store = self._check()
@@ -243,7 +249,10 @@ class NumPack:
         KeyError: no such array; IndexError: no such row; TypeError: an index of another kind; ValueError: a mask of another
         length.
         """
-        gen = self._settled(array_name).gen(array_name)
+        gen = self._gen(array_name)
+        out = gen.quick(indexes)
+        if out is not None:
+            return out
         if not gen.shape:
             raise IndexError(f"array {array_name} has no dimension to index")
         rows = rows_of(indexes, gen.rows, array_name)
@@ -262,41 +271,50 @@ class NumPack:
         ValueError: not a dict, a shape that does not fit, as many rows as indexes do not; IndexError: no such row; KeyError: no
         such array; TypeError: another dtype. All are checked before anything is written.
         """
-        self._check()
+        store = self._check()
         if not isinstance(arrays, dict):
             raise ValueError("arrays must be a dictionary")
-        todo = []
-        for name, value in arrays.items():
-            store = self._settled(name)
-            gen = store.gen(name)
-            a = np.asarray(value)
-            rows = rows_of(indexes, gen.rows, name, ValueError)
-            if isinstance(rows, int):
-                rows = range(rows, rows + 1)
-                if a.ndim == len(gen.inner):
-                    a = a[None]
-            self._fits(name, gen, a, TypeError)
-            if len(a) != len(rows):
-                raise ValueError(f"array {name}: {len(a)} rows do not fit {len(rows)} indexes")
-            if isinstance(rows, range) and rows.step != 1:
-                rows = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
-            todo.append((name, rows, a))
-        for name in arrays:
-            if self._batch is not None:
-                self._batch.forget(name)
+        again = True
+        while again:
+            todo = [(name, *self._replacement(name, value, indexes)) for name, value in arrays.items()]
+            again = any(len(rows) for _, rows, _ in todo) and store.become_writer()
+        self._forget(arrays)
         with self._one_change(list(arrays)):
             for name, rows, a in todo:
                 if len(rows):
-                    self._store.replace(name, rows, a)
+                    store.replace(name, rows, a)
+
+    def _replacement(self, name: str, value: Any, indexes: Indexes) -> Tuple[Any, np.ndarray]:
+        """Which rows of the array, and what they become."""
+        gen = self._gen(name)
+        a = np.asarray(value)
+        rows = rows_of(indexes, gen.rows, name, ValueError)
+        if isinstance(rows, int):
+            rows = range(rows, rows + 1)
+            if a.ndim == len(gen.inner):
+                a = a[None]
+        self._fits(name, gen, a, TypeError)
+        if len(a) != len(rows):
+            raise ValueError(f"array {name}: {len(a)} rows do not fit {len(rows)} indexes")
+        if isinstance(rows, range) and rows.step != 1:
+            rows = np.arange(rows.start, rows.stop, rows.step, dtype=np.int64)
+        return rows, a
 
     @staticmethod
-    def _fits(name: str, gen: Any, a: np.ndarray, wrong_dtype: type) -> None:
-        if a.ndim != len(gen.shape):
-            raise ValueError(f"Dimension mismatch for array {name}: expected {len(gen.shape)}, got {a.ndim}")
-        if a.shape[1:] != gen.inner:
-            raise ValueError(f"Shape mismatch for array {name}: rows are {gen.inner}, got {a.shape[1:]}")
-        if a.dtype != gen.dtype:
-            raise wrong_dtype(f"array {name} is {gen.dtype}, got {a.dtype}; use .astype({gen.dtype.str!r})")
+    def _fits(name: str, kind: Any, a: np.ndarray, wrong_dtype: type) -> None:
+        """`kind` has dtype, ndim and inner of the array."""
+        if a.ndim != kind.ndim:
+            raise ValueError(f"Dimension mismatch for array {name}: expected {kind.ndim}, got {a.ndim}")
+        if a.shape[1:] != kind.inner:
+            raise ValueError(f"Shape mismatch for array {name}: rows are {kind.inner}, got {a.shape[1:]}")
+        if a.dtype != kind.dtype:
+            raise wrong_dtype(f"array {name} is {kind.dtype}, got {a.dtype}; use .astype({kind.dtype.str!r})")
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """Before a change that goes to the files."""
+        if self._batch is not None:
+            for name in names:
+                self._batch.forget(name)
 
     def append(self, arrays: Dict[str, np.ndarray]) -> None:
         """Adds rows (k, ...) behind the last ones of arrays that are there.
@@ -304,47 +322,54 @@ class NumPack:
         ValueError: not a dict, other inner dimensions, another dtype; KeyError: no such array. All are checked before anything
         is written.
         """
-        self._check()
+        store = self._check()
         if not isinstance(arrays, dict):
             raise ValueError("arrays must be a dictionary")
-        todo = []
-        for name, value in arrays.items():
-            a = np.asarray(value)
-            self._fits(name, self._settled(name).gen(name), a, ValueError)
-            todo.append((name, a))
-        for name in arrays:
-            if self._batch is not None:
-                self._batch.forget(name)
-        with self._one_change([name for name, a in todo if len(a)]):
-            for name, a in todo:
+        again = True
+        while again:
+            todo = []
+            for name, value in arrays.items():
+                a = np.asarray(value)
+                self._fits(name, self._settled(name).kind(name), a, ValueError)
                 if len(a):
-                    self._store.append(name, a)
+                    todo.append((name, a))
+            again = bool(todo) and store.become_writer()
+        self._forget(arrays)
+        if len(todo) == 1:
+            store.append(*todo[0])
+        elif todo:
+            with store.together([name for name, _ in todo]):
+                for name, a in todo:
+                    store.append(name, a)
 
     def drop(self, array_name: Union[str, List[str]], indexes: Optional[Indexes] = None) -> None:
         """Removes arrays, or hides rows of them. Rows named twice count once. `update()` gives the room of hidden rows back.
 
         An unknown name does nothing. IndexError: no such row; ValueError: an index of another kind.
         """
-        self._check()
-        todo = []
-        for name in [array_name] if isinstance(array_name, str) else list(dict.fromkeys(array_name)):
-            if self._batch is not None:
-                self._batch.forget(name)
-            if not self._store.has(name):
-                continue
-            rows: Any = None
-            if indexes is not None:
-                rows = rows_of(indexes, self._store.gen(name).rows, name, ValueError)
-                rows = range(rows, rows + 1) if isinstance(rows, int) else rows
-                if not len(rows):
+        store = self._check()
+        names = [array_name] if isinstance(array_name, str) else list(dict.fromkeys(array_name))
+        self._forget(names)
+        again = True
+        while again:
+            todo = []
+            for name in names:
+                if not store.has(name):
                     continue
-            todo.append((name, rows))
+                rows: Any = None
+                if indexes is not None:
+                    rows = rows_of(indexes, store.gen(name).rows, name, ValueError)
+                    rows = range(rows, rows + 1) if isinstance(rows, int) else rows
+                    if not len(rows):
+                        continue
+                todo.append((name, rows))
+            again = bool(todo) and store.become_writer()
         with self._one_change([name for name, _ in todo]):
             for name, rows in todo:
                 if rows is None:
-                    self._store.remove(name)
+                    store.remove(name)
                 else:
-                    self._store.drop_rows(name, rows)
+                    store.drop_rows(name, rows)
 
     def update(self, array_name: str) -> None:
         """Gives the room of hidden rows back. Does nothing without them. KeyError: no such array."""
@@ -369,18 +394,21 @@ class NumPack:
 
     def get_shape(self, array_name: str) -> Tuple[int, ...]:
         """(rows, ...). KeyError: no such array."""
-        return self._settled(array_name).gen(array_name).shape
+        return self._gen(array_name).shape
 
     def get_dtype(self, array_name: str) -> np.dtype:
         """KeyError: no such array."""
-        return self._settled(array_name).gen(array_name).dtype
+        return self._gen(array_name).dtype
 
     def get_member_list(self) -> List[str]:
         """The arrays' names, sorted."""
         return self._settled().names()
 
     def has_array(self, array_name: str) -> bool:
-        return self._settled(array_name).has(array_name)
+        store = self._store
+        if store is None or self._strict or self._batch is not None:
+            store = self._settled(array_name)
+        return array_name in store.arrays or store.has(array_name)
 
     def get_modify_time(self, array_name: str) -> Optional[int]:
         """Microseconds since 1970 UTC; None when there is no such array."""

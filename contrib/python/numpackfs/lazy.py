@@ -117,6 +117,11 @@ class LazyArray:
         return a.copy() if copy else a
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        gen = self._gen
+        if self._shape is gen.shape and (type(key) is not int or len(self._shape) > 1):
+            out = gen.quick(key)
+            if out is not None:
+                return out
         if isinstance(key, tuple) and not any(k is None for k in key):
             return self._get_tuple(key)
         if key is None or key is Ellipsis or isinstance(key, tuple) or self._shape != self._gen.shape or not self._shape:
