@@ -26,8 +26,13 @@ def from_tree():
     target = "build/release/libnumpack.so"
     # MAKEFLAGS of a make that runs us, and its flags, are not for this one.
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "LDFLAGS")}
-    subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), f"-j{os.cpu_count() or 1}", "MODE=release", target],
-                   check=True, env=env)
+    try:
+        done = subprocess.run(["make", "--no-print-directory", "-C", str(ROOT), f"-j{os.cpu_count() or 1}", "MODE=release", target], env=env)
+    except FileNotFoundError:
+        raise SystemExit(f"numpackfs builds libnumpack in {ROOT}, for which make is missing; a built one can be named in LIBNUMPACK") from None
+    if done.returncode != 0:
+        raise SystemExit(f"numpackfs builds libnumpack in {ROOT}, and that failed: make's output above says why. It needs gcc, "
+                         "pkg-config and the development files of zstd and zlib; a built one can be named in LIBNUMPACK")
     return ROOT / target
 
 
@@ -54,6 +59,8 @@ def include_dirs():
 def library():
     named = os.environ.get("LIBNUMPACK")
     if named:
+        if not os.path.isfile(named):
+            raise SystemExit(f"LIBNUMPACK: {named} is no file")
         return pathlib.Path(named)
     found = from_tree() or from_system()
     if found is None:

@@ -7,6 +7,7 @@ import pathlib
 import struct
 import threading
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_int, c_int64, c_size_t, c_uint, c_uint64, c_void_p
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ lib = _load()
 P, PP, E = c_void_p, POINTER(c_void_p), POINTER(Err)
 
 # name: (argument types without the error; None for a function that cannot fail, result type)
-_CALLS = {
+_CALLS: dict = {
     "npk_store_open": [PP, c_char_p, c_uint, E],
     "npk_store_list": [P, POINTER(PP), POINTER(c_size_t), E],
     "npk_store_refresh": [P, P, P, E],
@@ -123,7 +124,7 @@ _CALLS = {
     "npk_topk_feed": [P, P, c_uint64, c_uint64, E],
     "npk_topk_result": [P, POINTER(Hits), E],
 }
-_PLAIN = {
+_PLAIN: dict = {
     "npk_store_close": ([P], None),
     "npk_store_info": ([P, POINTER(StoreInfo)], None),
     "npk_store_list_free": ([PP, c_size_t], None),
@@ -261,6 +262,7 @@ class Gen:
     def _look(self):
         """All rows as a read-only array over the mapping, without a copy; False where they do not lie together. For ourselves:
         it must not be given away, for its owner could reshape it."""
+        out: Any
         if self.rows == 0 or self.row_bytes == 0:
             out = np.empty(self.shape, self.dtype)
             out.flags.writeable = False

@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import os
 import pathlib
+from typing import Any
 
 SUFFIX = ".abi3.so"
 
@@ -28,7 +29,7 @@ def _load():
     path = _find()
     if path is None:
         return None
-    spec = importlib.util.spec_from_file_location(f"{__package__}._fast", path)
+    spec: Any = importlib.util.spec_from_file_location(f"{__package__}._fast", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

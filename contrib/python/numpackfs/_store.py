@@ -23,7 +23,7 @@ from .errors import ArrayNotFoundError, InvalidNameError, NumPackError, ReadOnly
 LOCK_FILE = ".numpackfs.lock"
 PIECE = 1 << 20      # bytes of one in-place write
 
-_open = {}           # (device, inode) of the directory -> Store
+_open: dict = {}     # (device, inode) of the directory -> Store
 _open_lock = threading.Lock()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import numpy as np
 
@@ -31,11 +31,10 @@ class BatchModeContext:
             self.npk._batch = _Cache(self.npk, self.memory_limit)
         return self
 
-    def __exit__(self, exc_type, exc, tb) -> bool:
+    def __exit__(self, exc_type: Any, exc: Any, tb: Any) -> None:
         batch, self.npk._batch = self.npk._batch, self._outer
         if batch is not None:              # else closed inside, which wrote everything
             batch.write(None)
-        return False
 
 
 class _Cache:
@@ -126,7 +125,7 @@ class WritableBatchMode:
             if name not in self.arrays:
                 raise KeyError(f"Array {name} was not loaded in this writable_batch_mode()")
 
-    def __exit__(self, exc_type, exc, tb) -> bool:
+    def __exit__(self, exc_type: Any, exc: Any, tb: Any) -> None:
         store = self.npk._store
         now = time.time_ns() // 1000
         try:
@@ -139,4 +138,3 @@ class WritableBatchMode:
                     continue
         finally:
             self.arrays, self._copies = {}, {}
-        return False

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Literal, Optional, Tuple, Union, overload
 
 import numpy as np
 
@@ -121,10 +121,9 @@ class NumPack:
             raise
         return self
 
-    def __exit__(self, exc_type, exc, tb) -> bool:
+    def __exit__(self, exc_type: Any, exc: Any, tb: Any) -> None:
         self._in_context = False
         self.close()
-        return False
 
     def __del__(self) -> None:
         if getattr(self, "_store", None) is not None:
@@ -191,6 +190,15 @@ class NumPack:
     def _one_change(self, names: List[str]) -> Any:
         """Several arrays change together or not at all; one needs no transaction for that."""
         return self._store.together(names) if len(names) > 1 else contextlib.nullcontext()
+
+    @overload
+    def load(self, array_name: str, lazy: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def load(self, array_name: str, lazy: Literal[True]) -> LazyArray: ...
+
+    @overload
+    def load(self, array_name: str, lazy: bool) -> Union[np.ndarray, LazyArray]: ...
 
     def load(self, array_name: str, lazy: bool = False) -> Union[np.ndarray, LazyArray]:
         """All rows as a new array of the stored shape and dtype, or with `lazy` a LazyArray that reads what is asked of it.

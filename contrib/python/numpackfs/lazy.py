@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 import numpy as np
 
@@ -29,10 +29,27 @@ class LazyArray:
 
     __slots__ = ("_gen", "_name", "_shape", "_whole")
 
+    if TYPE_CHECKING:      # what is made at the end of this file
+
+        def _binary(self, other: Any) -> np.ndarray: ...
+
+        def _unary(self) -> np.ndarray: ...
+
+        def _method(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _binary
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _binary
+        __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _binary
+        __lt__ = __le__ = __gt__ = __ge__ = _binary
+        __neg__ = __pos__ = __abs__ = __invert__ = _unary
+        sum = mean = std = var = min = max = argmin = argmax = prod = any = all = cumsum = cumprod = astype = _method
+        squeeze = transpose = swapaxes = dot = nonzero = round = clip = argsort = diagonal = trace = repeat = take = _method
+        compress = tobytes = conj = item = _method
+
     def __init__(self, gen: Gen, name: str, shape: Optional[tuple] = None):
         self._gen, self._name = gen, name
         self._shape = gen.shape if shape is None else shape
-        self._whole = None      # of a reshaped array whose rows do not lie together
+        self._whole: Optional[np.ndarray] = None      # of a reshaped array whose rows do not lie together
 
     # --- what it is ---
 
@@ -160,7 +177,7 @@ class LazyArray:
 
     def _get_tuple(self, key: tuple) -> np.ndarray:
         """Reads the rows that the first axis needs, and leaves the rest to numpy."""
-        m = self._mapped()
+        m: Any = self._mapped()
         key = tuple(np.asarray(k) if isinstance(k, list) else k for k in key)
         key = tuple(np.zeros(0, np.int64) if isinstance(k, np.ndarray) and k.size == 0 and k.dtype.kind == "f" else k for k in key)
         if m is None and self._shape != self._gen.shape and self._whole is None:
@@ -170,7 +187,7 @@ class LazyArray:
         if m is not None:
             out = m[key]
             return np.array(out) if isinstance(out, np.ndarray) and (out.base is not None) else out
-        flat = []
+        flat: list = []
         for k in key:
             if isinstance(k, np.ndarray) and k.dtype.kind == "b":
                 flat += [k] if k.ndim == 1 else list(self._mask(k, len(flat)))
@@ -240,13 +257,30 @@ class LazyArray:
         """Everything as a new array in memory."""
         return np.array(self._array())
 
+    def flatten(self, order: Any = "C") -> np.ndarray:
+        """numpy.ndarray.flatten of all rows: a copy."""
+        return self._array().flatten(order)
+
+    def ravel(self, order: Any = "C") -> np.ndarray:
+        """flatten(): a LazyArray's memory is not the caller's."""
+        return self._array().flatten(order)
+
     def tolist(self) -> list:
+        """Everything as nested lists of Python numbers."""
         return self._array().tolist()
 
     def close(self) -> None:
         """Nothing to do: the mapping goes with the last array that needs it."""
 
     # --- numpy ---
+
+    __hash__ = None      # type: ignore[assignment]  # as numpy's arrays
+
+    def __divmod__(self, other: Any) -> Any:
+        return divmod(self._array(), _plain_array(other))
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return divmod(_plain_array(other), self._array())
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         arrays = [_plain_array(x) for x in inputs]
@@ -297,8 +331,7 @@ def _plain(indices: Any) -> Any:
 
 def _delegate(name: str) -> None:
     def method(self, *args, **kwargs):
-        args = [_plain_array(x) for x in args]
-        return getattr(self._array(), name)(*args, **kwargs)
+        return getattr(self._array(), name)(*map(_plain_array, args), **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"numpy.ndarray.{name} of all rows."
@@ -345,14 +378,9 @@ def _operator(name: str) -> None:
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift", "lt", "le",
               "eq", "ne", "gt", "ge", "neg", "pos", "abs", "invert"):
     _operator(_name)
-LazyArray.__divmod__ = lambda self, other: divmod(self._array(), _plain_array(other))
-LazyArray.__rdivmod__ = lambda self, other: divmod(_plain_array(other), self._array())
-LazyArray.__hash__ = None      # as numpy's arrays
 
 
 for _name in ("sum", "mean", "std", "var", "min", "max", "argmin", "argmax", "prod", "any", "all", "cumsum", "cumprod", "astype",
-              "flatten", "ravel", "squeeze", "transpose", "swapaxes", "dot", "nonzero", "round", "clip", "argsort", "diagonal",
+              "squeeze", "transpose", "swapaxes", "dot", "nonzero", "round", "clip", "argsort", "diagonal",
               "trace", "repeat", "take", "compress", "tobytes", "conj", "item"):
     _delegate(_name)
-LazyArray.flatten.__doc__ += " A copy."
-LazyArray.ravel = lambda self, *args: np.array(self._array().ravel(*args))

@@ -93,8 +93,9 @@ def pack(source: PathLike, target: Optional[PathLike] = None, compression: Union
         raise ValueError(f"{source}: is not a directory")
     if not any((source / name).exists() for name in ("metadata.npkm", "numpackfs.journal")):
         raise ValueError(f"{source}: is not a NumPack directory, it has no metadata.npkm")
-    codec = {True: "zstd", False: "none"}.get(compression, compression)
-    if codec not in _CODECS:
+    named: Dict[Any, str] = {True: "zstd", False: "none", **{c: c for c in _CODECS}}
+    codec = named.get(compression)
+    if codec is None:
         raise ValueError(f"compression is True, False, or one of {', '.join(_CODECS)}, not {compression!r}")
     if target is None:
         target = source.resolve().with_suffix(".npkg") if source.suffix == ".npk" else Path(f"{source.resolve()}.npkg")

@@ -1,5 +1,6 @@
 """numpackfs.dask: arrays, searches and appends by a real cluster of processes give what one process gives."""
 
+import contextlib
 import os
 import pickle
 import re
@@ -53,6 +54,20 @@ def everybody_forgets(client):
     forget()
 
 
+@pytest.fixture(params=["store", "mount"])
+def reached(request, mount):
+    """with reached(store) as path: the store's directory, or a mount of it."""
+    @contextlib.contextmanager
+    def reach(store):
+        if request.param == "store":
+            yield store
+        else:
+            with mount(store) as m:
+                yield m.path
+
+    return reach
+
+
 def write(path, drop=(), **arrays):
     with NumPack(path, drop_if_exists=True) as n:
         n.save(arrays)
@@ -85,15 +100,14 @@ KEYS = [slice(None), slice(3, -2), slice(None, None, -3), 5, (slice(1, 9), 0), (
 
 
 @pytest.mark.parametrize("dropped", [0, 5])
-@pytest.mark.parametrize("where", ["store", "mount"])
-def test_an_array_is_numpys(tmp_path, mount, where, dropped):
+def test_an_array_is_numpys(tmp_path, reached, dropped):
     """Shape, dtype and bytes, whole and sliced, in chunks of any size, deleted rows skipped."""
     store = tmp_path / "s.npk"
     names = ["f4", "bool", "i8", "no_bytes"] if dropped else list(ARRAYS)
     gone = [0, 2, 3, 7, 11][:dropped]
     write(store, gone, **{n: ARRAYS[n] for n in names})
 
-    def check(path):
+    with reached(store) as path:
         for name in names:
             want = np.delete(ARRAYS[name], gone, axis=0) if dropped else ARRAYS[name]
             for how in ({}, {"chunk_rows": 1 if len(want) < 50 else 64}, {"chunk_bytes": "1KiB"}, {"chunk_rows": 10**9}):
@@ -103,12 +117,6 @@ def test_an_array_is_numpys(tmp_path, mount, where, dropped):
             for key in KEYS if want.ndim == 2 and want.size else ():
                 same(npd.array(path, name, chunk_rows=13)[key].compute(scheduler="threads"), want[key])
         npd.forget()
-
-    if where == "store":
-        check(store)
-    else:
-        with mount(store) as m:
-            check(m.path)
 
 
 def test_names_in_mounts():
@@ -155,26 +163,19 @@ def test_what_is_not_there(tmp_path):
     assert str(pickle.loads(pickle.dumps(ArrayNotFoundError("y")))) == str(ArrayNotFoundError("y"))
 
 
-@pytest.mark.parametrize("where", ["store", "mount"])
-def test_a_cluster_computes(tmp_path, mount, client, everybody_forgets, where):
+def test_a_cluster_computes(tmp_path, reached, client, everybody_forgets):
     x = rng().integers(-1000, 1000, (5000, 12))
     store = write(tmp_path / "s.npk", [17, 4999], x=x)
     want = np.delete(x, [17, 4999], axis=0)
     assert len(set(client.run(os.getpid).values()) - {os.getpid()}) == WORKERS
 
-    def check(path):
+    with reached(store) as path:
         d = npd.array(path, "x", chunk_rows=700)
         same(d.sum(axis=0).compute(), want.sum(axis=0))
         same((d.T @ d).compute(), want.T @ want)
         same(d[::-7].compute(), want[::-7])
         everybody_forgets()
         npd.forget()
-
-    if where == "store":
-        check(store)
-    else:
-        with mount(store) as m:
-            check(m.path)
 
 
 # --- what changes -----------------------------------------------------------------------------------------------------
@@ -302,12 +303,11 @@ def searched(tmp_path_factory):
     return path, {k: np.delete(a, gone, axis=0) for k, a in arrays.items()}
 
 
-@pytest.mark.parametrize("where", ["store", "mount"])
-def test_top_k_is_that_of_one_process(searched, mount, client, everybody_forgets, where):
+def test_top_k_is_that_of_one_process(searched, reached, client, everybody_forgets):
     """Every metric and dtype, one query and several, few and all rows: the same bits, order of ties included."""
     store, left = searched
 
-    def check(path):
+    with reached(store) as path:
         wanted, found = [], []
         for metric, dtype in CASES:
             name = f"{metric}_{dtype.replace('?', 'b1')}"
@@ -321,12 +321,6 @@ def test_top_k_is_that_of_one_process(searched, mount, client, everybody_forgets
             assert bits(got) == bits(want)
         everybody_forgets()
         npd.forget()
-
-    if where == "store":
-        check(store)
-    else:
-        with mount(store) as m:
-            check(m.path)
 
 
 def test_top_k_against_numpy(tmp_path, client):

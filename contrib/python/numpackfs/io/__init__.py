@@ -32,5 +32,13 @@ to_arrow = to_parquet_table = to_table
 from_parquet_file, to_parquet_file = from_parquet, to_parquet
 from_feather_file, to_feather_file = from_feather, to_feather
 
-__all__ = [name for name in dir() if name.startswith(("from_", "to_", "get_", "iter_", "is_", "estimate_"))] + [
-    "DEFAULT_CHUNK_SIZE", "LARGE_FILE_THRESHOLD", "DependencyError", "export_file", "format_of", "import_file", "pack", "unpack"]
+__all__ = [      # a literal: type checkers read it
+    "DEFAULT_CHUNK_SIZE", "DependencyError", "LARGE_FILE_THRESHOLD", "estimate_chunk_rows", "export_file", "format_of",
+    "from_arrow", "from_csv", "from_feather", "from_feather_file", "from_hdf5", "from_npy", "from_numpy", "from_pandas",
+    "from_parquet", "from_parquet_file", "from_parquet_table", "from_pt", "from_pytorch", "from_s3", "from_safetensors",
+    "from_safetensors_file", "from_table", "from_tensor", "from_torch", "from_torch_file", "from_txt", "from_url", "from_zarr",
+    "get_file_size", "get_package_info", "get_safetensors_metadata", "import_file", "is_large_file", "iter_safetensors", "pack",
+    "to_arrow", "to_csv", "to_feather", "to_feather_file", "to_hdf5", "to_npy", "to_numpy", "to_pandas", "to_parquet",
+    "to_parquet_file", "to_parquet_table", "to_pt", "to_pytorch", "to_s3", "to_safetensors", "to_safetensors_file", "to_table",
+    "to_tensor", "to_torch", "to_torch_file", "to_txt", "to_url", "to_zarr", "unpack",
+]

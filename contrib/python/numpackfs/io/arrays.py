@@ -7,7 +7,7 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import IO, Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def from_npy(input_path: PathLike, output_path: PathLike, array_name: Optional[s
     return finished(npk, return_npk_obj)
 
 
-def _from_stream(npk: NumPack, name: str, f: BinaryIO, chunk_size: int, progress: Progress) -> None:
+def _from_stream(npk: NumPack, name: str, f: IO[bytes], chunk_size: int, progress: Progress) -> None:
     version = np.lib.format.read_magic(f)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -68,7 +68,7 @@ def _from_stream(npk: NumPack, name: str, f: BinaryIO, chunk_size: int, progress
     store_rows(npk, name, native, shape[1:], blocks(), shape[0], progress)
 
 
-def _write_npy(f: BinaryIO, npk: NumPack, name: str, chunk_size: int, progress: Progress) -> None:
+def _write_npy(f: IO[bytes], npk: NumPack, name: str, chunk_size: int, progress: Progress) -> None:
     shape, dtype = npk.get_shape(name), npk.get_dtype(name)
     np.lib.format.write_array_header_1_0(f, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
     for _, block in rows_in_blocks(npk, name, chunk_size, progress):
@@ -122,7 +122,7 @@ def to_safetensors(input_path: PathLike, array_names: Optional[Iterable[str]] = 
         return {name: in_memory(npk, name, progress) for name in the_arrays(npk, array_names)}
 
 
-def _read_header(f: BinaryIO, path: Any) -> Tuple[dict, int]:
+def _read_header(f: IO[bytes], path: Any) -> Tuple[dict, int]:
     head = f.read(8)
     length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
     if not 0 < length <= 100_000_000:
@@ -221,7 +221,7 @@ def _numpy_of(t: Any, name: str) -> np.ndarray:
 class _Counted:
     """A file that is written in pieces, and tells after each how many of so many rows that makes."""
 
-    def __init__(self, f: BinaryIO, rows: int, size: int, chunk_size: int, progress: Progress) -> None:
+    def __init__(self, f: IO[bytes], rows: int, size: int, chunk_size: int, progress: Progress) -> None:
         self.f, self.rows, self.size, self.chunk_size, self.progress, self.done = f, rows, size, chunk_size, progress, 0
 
     def write(self, data: Any) -> int:

@@ -20,6 +20,8 @@ Progress = Optional[Callable[[int, int], None]]
 
 LARGE_FILE_THRESHOLD = 1 << 30        # bytes; kept for NumPack's programs: here every size is streamed
 DEFAULT_CHUNK_SIZE = 100 << 20        # bytes of rows in memory at a time
+# Of fsspec's protocols, those without directories: makedirs() would make a bucket of a mistyped name.
+_BUCKETS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "az", "oss"))
 
 
 class DependencyError(ImportError):
@@ -198,17 +200,17 @@ def output_file(path: PathLike, storage_options: Optional[dict] = None) -> Itera
             local = Path(tmp) / where.rstrip("/").rsplit("/", 1)[-1]
             yield local
             parent = where.rstrip("/").rpartition("/")[0]
-            if parent:
+            if parent and not _BUCKETS.intersection([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
                 fs.makedirs(parent, exist_ok=True)
             fs.put(str(local), where, recursive=local.is_dir())
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield tmp / path.name
+        yield beside / path.name
         if path.is_dir() and not path.is_symlink():
-            path.rename(tmp / "old")
-        os.replace(tmp / path.name, path)
+            path.rename(beside / "old")
+        os.replace(beside / path.name, path)
     finally:
-        shutil.rmtree(tmp)
+        shutil.rmtree(beside)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..core import NumPack
 from . import arrays, groups, tables, text
 from .common import PathLike
 
 # name: (suffixes, import, export, the export's argument for the arrays' names, the import's)
-_FORMATS = {
+_FORMATS: Dict[str, Tuple[Tuple[str, ...], Callable, Callable, str, Optional[str]]] = {
     "npy": ((".npy",), arrays.from_npy, arrays.to_npy, "array_name", "array_name"),
     "npz": ((".npz",), arrays.from_npy, arrays.to_npy, "array_names", None),
     "csv": ((".csv",), text.from_csv, text.to_csv, "array_name", "array_name"),

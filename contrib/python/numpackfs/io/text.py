@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, List, Optional, Union
 
 import numpy as np
 
@@ -93,16 +93,21 @@ def to_csv(input_path: PathLike, output_path: PathLike, array_name: Optional[str
         name = the_array(npk, array_name)
         shape, dtype = npk.get_shape(name), npk.get_dtype(name)
         columns = int(np.prod(shape[1:], dtype=object))
-        if fmt is None and dtype.kind == "c":
+        formats: Union[str, List[str]]
+        if fmt is not None:
+            formats = fmt
+        elif dtype.kind == "c":
             part = _exact(np.dtype(f"f{dtype.itemsize // 2}"))
-            fmt = [f"{part}{part[0]}+{part[1:]}j"] * columns      # 1.5-2j
+            formats = [f"{part}{part[0]}+{part[1:]}j"] * columns      # 1.5-2j
+        else:
+            formats = _exact(dtype)
         with output_file(output_path) as path, open(path, "w", encoding="utf-8") as f:
             if header:
                 f.write(delimiter.join(f"col{i}" for i in range(columns)) + "\n")
             for _, block in rows_in_blocks(npk, name, max(1, chunk_size // 8), progress):
                 block = block.reshape(len(block), columns)
                 np.savetxt(f, block.astype(np.uint8) if dtype.kind == "b" else block, delimiter=delimiter,
-                           fmt=_exact(dtype) if fmt is None else fmt)
+                           fmt=formats)
 
 
 def to_txt(input_path: PathLike, output_path: PathLike, array_name: Optional[str] = None, delimiter: str = " ",
