@@ -10,6 +10,10 @@
 #include <unistd.h>
 
 #define WRITERS_MS 500
+/* Of more places than this, or from so many rows, the kernel drops all pages: to name them would take as long. */
+#define PLACES_MAX 128
+#define PLACES_ROWS 4096
+#define PLACES_GAP 65536 /* bytes between two places that become one */
 
 static uint64_t arrays_dir_id(struct npkfs_session *s)
 {
@@ -189,6 +193,59 @@ int npkfs_announce_grown(struct npkfs_session *s, struct npkfs_space *sp, struct
 	return rc;
 }
 
+/* --- rows of a generation ------------------------------------------------------------------------------------------------ */
+
+struct places {
+	uint64_t number; /* of the generation; 0: nobody knows which bytes they are */
+	struct place {
+		uint64_t off, len;
+	} at[PLACES_MAX]; /* behind the header */
+	size_t n;
+};
+
+static int by_row(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* False: they are too many. `row` is sorted. */
+static bool join_places(struct places *p, const uint64_t *row, size_t n, uint64_t row_bytes)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint64_t off = row[i] * row_bytes;
+		struct place *last = p->n > 0 ? &p->at[p->n - 1] : NULL;
+
+		if (last != NULL && off <= last->off + last->len + PLACES_GAP)
+			last->len = off + row_bytes - last->off;
+		else if (p->n == PLACES_MAX)
+			return false;
+		else
+			p->at[p->n++] = (struct place){off, row_bytes};
+	}
+	return true;
+}
+
+/* Rows, none below 0, are those of the generation that the array had at the change. When it has the same one before and after,
+ * that is it. */
+static void find_places(struct places *p, struct npk_array *a, const struct npk_gen *g, const int64_t *rows, size_t n)
+{
+	const struct npk_gen_info *info = npk_gen_info(g);
+	uint64_t row[PLACES_ROWS];
+	struct npk_gen *now = NULL;
+
+	*p = (struct places){0};
+	if (n > PLACES_ROWS || npk_gen_get(&now, a, NULL) != 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		row[i] = (uint64_t)rows[i];
+	qsort(row, n, sizeof(*row), by_row);
+	if (npk_gen_info(now)->number == info->number && join_places(p, row, n, info->row_bytes))
+		p->number = info->number;
+	npk_gen_put(now);
+}
+
 /* --- nodes of one array -------------------------------------------------------------------------------------------------- */
 
 struct search {
@@ -200,6 +257,7 @@ struct search {
 	size_t len;
 	uint64_t generation;
 	const struct npk_gen *slots; /* only nodes that show slots of this; NULL: any */
+	const struct places *places; /* which bytes have changed; NULL: all may have */
 	bool found;
 };
 
@@ -226,12 +284,38 @@ static void invalidate(void *ctx, struct npkfs_node *node)
 		npkfs_inval_node(&f->s->inval, node->id);
 }
 
+static void invalidate_places(void *ctx, struct npkfs_node *node)
+{
+	const struct search *f = ctx;
+	struct npkfs_layout *l = is_called(node, f) ? npkfs_node_layout(node) : NULL;
+	bool shows = l != NULL && npk_gen_info(l->gen)->number == f->places->number;
+
+	if (!shows)
+		invalidate(ctx, node);
+	for (size_t i = 0; shows && i < f->places->n; i++)
+		npkfs_inval_range(&f->s->inval, node->id, l->header_len + f->places->at[i].off, f->places->at[i].len);
+	npkfs_layout_put(l);
+}
+
 void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *but, const char *name, size_t len)
 {
 	struct search f = {.s = s, .but = but, .name = name, .len = len};
 
 	atomic_fetch_add(&s->content, 1);
 	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, invalidate, &f);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_view_type, invalidate, &f);
+}
+
+void npkfs_announce_replaced(
+	struct npkfs_session *s, struct npk_array *a, const struct npk_gen *g, const int64_t *rows, size_t n)
+{
+	struct places places;
+	struct search f = {.s = s, .places = &places};
+
+	find_places(&places, a, g, rows, n);
+	f.name = npk_array_name(a, &f.len);
+	atomic_fetch_add(&s->content, 1);
+	npkfs_nodes_of_type(&s->inodes, &npkfs_array_type, places.number != 0 ? invalidate_places : invalidate, &f);
 	npkfs_nodes_of_type(&s->inodes, &npkfs_view_type, invalidate, &f);
 }
 

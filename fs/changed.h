@@ -15,6 +15,10 @@ int npkfs_tell_grown(struct npkfs_session *s, struct npkfs_node *node, struct np
 /* Bytes of generation `g` of the array called `name` were overwritten by way of node `but`, which may be NULL: other nodes
  * that may show the same slots have stale pages. */
 void npkfs_announce_written(struct npkfs_session *s, const struct npkfs_node *but, const char *name, size_t len);
+/* Likewise, by npk_array_replace(a, rows), none of them below 0: `g` is the generation that the caller had before. Where it still
+ * is the array's, a node that shows it keeps the pages of other rows. */
+void npkfs_announce_replaced(
+	struct npkfs_session *s, struct npk_array *a, const struct npk_gen *g, const int64_t *rows, size_t n);
 /* Has the dirty pages of writable maps of that array written out (NULL: of every array). False: there are none. */
 bool npkfs_flush_maps(struct npkfs_session *s, const char *name, size_t len);
 /* Whether somebody has a file of `sp` open for writing that shows slots of `g` (NULL: any file). */

@@ -159,7 +159,7 @@ static int replace_one(struct npkfs_command *c, unsigned i, uint64_t *n, struct 
 	if (rc == 0)
 		rc = npk_array_replace(a, at, nat, rows.data, c->atomic ? NPK_REPLACE_ATOMIC : 0, err);
 	if (rc == 0) {
-		npkfs_announce_written(s, NULL, c->arrays[i], strlen(c->arrays[i]));
+		npkfs_announce_replaced(s, a, g, at, nat);
 		rc = npkfs_announce_grown(s, c->space, a, err);
 	}
 	*n = rows.n;

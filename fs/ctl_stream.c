@@ -220,8 +220,6 @@ static int replace_rows(struct unit *u, const void *rows, uint64_t n, void *ctx,
 {
 	const struct chosen *c = ctx;
 	struct npkfs_session *s = u->st->h.s;
-	const char *name;
-	size_t len;
 	int rc;
 
 	if (n != c->n)
@@ -229,8 +227,7 @@ static int replace_rows(struct unit *u, const void *rows, uint64_t n, void *ctx,
 	rc = npk_array_replace(u->a, c->rows, c->n, rows, c->atomic ? NPK_REPLACE_ATOMIC : 0, err);
 	if (rc != 0)
 		return rc;
-	name = npk_array_name(u->a, &len);
-	npkfs_announce_written(s, NULL, name, len);
+	npkfs_announce_replaced(s, u->a, u->g, c->rows, c->n);
 	npkfs_announce_grown(s, u->st->h.node->space, u->a, NULL);
 	say_ok(u, "replace", n);
 	return 0;

@@ -1,6 +1,7 @@
 """Commands that change arrays: what they do, what they answer, and what they leave alone when they fail."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -146,6 +147,45 @@ def test_replace(rw):
     assert ask(c / "replace", b"0,1,100\n" + saved(rows))[0] == errno.ERANGE
     say(c / "replace", b"-1 -2 -3 atomic\n" + saved(rows + 1))
     assert (rw.load("x")[97:] == -4).all()
+
+
+def read_by_daemon(m):
+    return json.loads((m.control() / "stats").read_text())["read_bytes"]
+
+
+@pytest.mark.parametrize("how", ["the array's file", "ctl"])
+def test_replace_leaves_the_pages_of_other_rows(rw, how):
+    want = np.random.default_rng(3).random((200_000, 10), "f4")
+    np.save(rw.array("big"), want)
+    seen = rw.load("big", mmap_mode="r")
+    same(seen, want)
+    at = read_by_daemon(rw)
+    rows = [0, 7, 8, 100_000, 199_999]
+    new = np.arange(50, dtype="f4").reshape(5, 10)
+    words = ",".join(map(str, rows))
+    if how == "ctl":
+        say(rw.control() / "ctl", f"replace big rows={words} npy={len(saved(new))}\n".encode() + saved(new))
+    else:
+        say(rw.control("big") / "replace", f"{words}\n".encode() + saved(new))
+    want[rows] = new
+    same(seen, want)
+    same(rw.load("big"), want)
+    assert read_by_daemon(rw) - at < want.nbytes / 4, "the kernel read anew what nobody has changed"
+
+
+def test_replace_of_rows_beside_a_drop(rw):
+    """Who holds the generation of before, where the rows lie elsewhere, sees what was replaced as well."""
+    want = np.random.default_rng(4).random((50_000, 10), "f4")
+    np.save(rw.array("big"), want)
+    old = rw.load("big", mmap_mode="r")
+    same(old, want)
+    say(rw.control("big") / "drop", "0:10000\n")
+    new = rw.load("big", mmap_mode="r")
+    same(new, want[10_000:])
+    say(rw.control("big") / "replace", b"5\n" + saved(np.full((1, 10), -3, "f4")))
+    want[10_005] = -3
+    same(new, want[10_000:])
+    same(old, want)
 
 
 def test_what_a_map_wrote_is_there_after_a_drop(rw):
