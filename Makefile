@@ -44,13 +44,14 @@ TOOLS_OBJ := $(call obj,$(call src,tools))
 TEST_SRC  := $(sort $(wildcard tests/unit/test_*.c tests/prop/test_*.c tests/crash/test_*.c tests/faults/test_*.c tests/kernels/test_*.c))
 TEST_BIN  := $(patsubst %.c,$(B)/%,$(TEST_SRC))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c tests/kernels/bench_*.c)))
+BENCHES   := bench-read bench-write bench-python bench-io bench-pack bench-search
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 OUR_C     := $(sort $(wildcard engine/*.[ch] fs/*.[ch] simd/*.[ch] tools/*.[ch] tests/*/*.[ch] contrib/examples/*.c contrib/python/*/*.c))
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all help demo test test-extras check check-asan check-tsan check-clang check-layers check-symbols check-format format tidy \
-	fuzz bench bench-io bench-pack bench-search install uninstall dist clean deps deps-dev
+	fuzz bench bench-needs $(BENCHES) install uninstall dist clean deps deps-dev
 
 all: $(B)/libnumpack.so $(B)/libnumpack.a $(B)/numpackfs $(B)/npk $(B)/_fast.abi3.so ## the library, numpackfs and npk
 
@@ -211,10 +212,20 @@ fuzz-run: $(FUZZ_BIN)
 		$$f -artifact_prefix=$(B)/ -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 $(B)/corpus/$$n tests/fuzz/corpus/$$n 2>$(B)/fuzz_$$n.log \
 		|| { tail -40 $(B)/fuzz_$$n.log; exit 1; }; tail -n 6 $(B)/fuzz_$$n.log; done
 
-bench: all $(BENCH_BIN) $(VENV)/.ok ## ratios against named peers: a table, JSON and a picture in build/bench/
+# Each measures this version and its named peers in turn, in one run, and writes a table, JSON and a picture to build/bench/.
+bench: ## all of these in turn: ratios against named peers, a table and JSON in build/bench/
+	for b in $(BENCHES); do $(MAKE) --no-print-directory $$b || exit 1; done
+
+bench-needs: all $(BENCH_BIN) $(VENV)/.ok
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements.txt
+
+bench-read: bench-needs ## reading, by the library and through a mount, against numpy, NumPack, h5py, zarr and others
 	$(PY) tests/bench/bench.py --build $(B) --out build/bench $(BENCH_ARGS)
+
+bench-write: bench-needs ## saving and changing, against numpy and NumPack
 	$(PY) tests/bench/bench_write.py --build $(B) --out build/bench $(BENCH_WRITE_ARGS)
+
+bench-python: bench-needs ## the Python package, against numpy, NumPack and others
 	$(PY) tests/bench/bench_python.py --build $(B) --out build/bench $(BENCH_PYTHON_ARGS)
 
 bench-io: all $(VENV)/.ok ## files in and out against numpy, pandas, polars and safetensors
@@ -226,7 +237,7 @@ bench-pack: all $(VENV)/.ok ## packages of 1 GB against tar with zstd, and the r
 
 bench-search: all $(BENCH_BIN) $(VENV)/.ok ## vector search against faiss, numpy and others
 	$(PY) -m pip install -q --disable-pip-version-check -r tests/bench/requirements-search.txt
-	$(PY) tests/bench/bench_search.py --build $(B) --out build/bench --picture build/bench/search.svg $(BENCH_ARGS)
+	$(PY) tests/bench/bench_search.py --build $(B) --out build/bench --picture build/bench/search.svg $(BENCH_SEARCH_ARGS)
 
 # --- installing -------------------------------------------------------------------------------------------------------
 
