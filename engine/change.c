@@ -55,6 +55,27 @@ static void part_fini(struct npki_ready *p)
 	*p = (struct npki_ready){0};
 }
 
+/* Without this the checkpoint could not be carried out that brings the deleted rows to the disk, and no open after it. */
+static int check_bitmap_place(const struct npk_array *a, struct npk_err *err)
+{
+	char *file = npki_bitmap_file(a->name);
+	struct npk_err why = {0};
+	int rc = file ? npki_check_place(a->store->dirfd, file, &why) : npk_fail(&why, ENOMEM, "no memory");
+
+	free(file);
+	if (rc == -ENOENT || rc == -EUCLEAN || rc == -ENAMETOOLONG)
+		return npk_fail(err, EINVAL, "array '%.100s': no row of it can be deleted: %.350s", a->name, why.msg);
+	return rc ? npk_fail(err, why.code, "%s", why.msg) : 0;
+}
+
+static int prepare_drop(struct npk_step *st, struct npki_ready *p, struct npk_err *err)
+{
+	int rc = st->sel ? npki_runs_of_sel(&p->runs, p->g, st->sel, &st->done, err)
+			 : npki_runs_of_rows(&p->runs, p->g, st->rows, st->nrows, &st->done, err);
+
+	return rc == 0 && p->runs.n ? check_bitmap_place(st->array, err) : rc;
+}
+
 static int prepare(struct npk_step *st, struct npki_ready *p, struct npk_err *err)
 {
 	uint64_t bytes;
@@ -68,9 +89,7 @@ static int prepare(struct npk_step *st, struct npki_ready *p, struct npk_err *er
 		st->done = st->nrows;
 		return npki_check_growth(st->array, p->g, st->nrows, &bytes, err);
 	case NPK_DROP:
-		if (st->sel)
-			return npki_runs_of_sel(&p->runs, p->g, st->sel, &st->done, err);
-		return npki_runs_of_rows(&p->runs, p->g, st->rows, st->nrows, &st->done, err);
+		return prepare_drop(st, p, err);
 	case NPK_REPLACE:
 		st->done = st->nrows;
 		return npki_pieces_of(&p->pieces, p->g, st->rows, st->first, st->nrows, st->data, err);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,26 @@ int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct
 		return not_regular(path, st.st_mode, err);
 	*out = npki_file_id_of(&st);
 	return 0;
+}
+
+#define NAME_FITS 128 /* bytes of a name that every filesystem takes; 143 is the least known, of eCryptfs */
+
+int npki_check_place(int dirfd, const char *path, struct npk_err *err)
+{
+	const char *leaf;
+	long most;
+	int dir, rc = open_parent(dirfd, path, &dir, &leaf, err);
+
+	if (rc != 0)
+		return rc;
+	if (strlen(leaf) > NAME_FITS) {
+		most = fpathconf(dir, _PC_NAME_MAX);
+		if (strlen(leaf) > (size_t)(most > 0 ? most : NAME_MAX))
+			rc = npk_fail(err, ENAMETOOLONG, "%.300s: %s", path, strerror(ENAMETOOLONG));
+	}
+	if (dir != dirfd)
+		close(dir);
+	return rc;
 }
 
 static struct npki_io_hook hook;

@@ -22,6 +22,9 @@ int npki_open_file(int dirfd, const char *path, int *fd, struct stat *st, struct
 int npki_stat_file(int dirfd, const char *path, struct npki_file_id *out, struct npk_err *err);
 struct npki_file_id npki_file_id_of(const struct stat *st);
 
+/* Whether a file of that name can be made there: the directories on the way exist, and the last name is not too long. */
+int npki_check_place(int dirfd, const char *path, struct npk_err *err);
+
 /* Reads what there is of `len` bytes at `off`: how many, 0 at the end of the file, or -errno without a message. */
 ssize_t npki_pread_some(int fd, void *buf, size_t len, uint64_t off, const char *path);
 /* Reads exactly `len` bytes at `off`. -EUCLEAN when the file ends before. */

@@ -478,7 +478,8 @@ void npk_save_abort(struct npk_save *w);
 /* Adds `nrows` rows after the last one. */
 int npk_array_append(struct npk_array *a, const void *rows, uint64_t nrows, struct npk_err *err);
 /* Deletes the rows that `sel` (one part of a selection) names; rows named twice count once. -ERANGE: there is no such
- * row. *dropped (may be NULL): how many. Nothing is copied: they are hidden until compact. */
+ * row; -EINVAL: no file deleted_<name>.npkb can be (the name is too long, or has a '/' without that directory).
+ * *dropped (may be NULL): how many. Nothing is copied: they are hidden until compact. */
 int npk_array_drop(struct npk_array *a, const char *sel, uint64_t *dropped, struct npk_err *err);
 int npk_array_drop_rows(struct npk_array *a, const int64_t *rows, size_t n, uint64_t *dropped, struct npk_err *err);
 /* Row i of `data` goes to row rows[i], in place; the last one wins when a row is named twice. A power cut may leave a part

@@ -39,7 +39,11 @@ static int add_part(struct npki_moment *m, char *name, struct npk_gen *g, uint64
 {
 	m->part[m->n++] = (struct npki_part){.name = name, .len = len, .g = g ? npk_gen_ref(g) : NULL};
 	m->bytes += len;
-	return name ? 0 : npk_fail(err, ENOMEM, "no memory for a package's list of files");
+	if (!name)
+		return npk_fail(err, ENOMEM, "no memory for a package's list of files");
+	return strlen(name) <= NAME_MAX
+		       ? 0
+		       : npk_fail(err, EINVAL, "%.300s: a package cannot hold a name that is so long", name);
 }
 
 static int add_array(struct npki_moment *m, struct npk_array *a, struct npk_err *err)

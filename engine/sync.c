@@ -112,6 +112,24 @@ static int add_naming(struct namings *w, const struct npk_array *a, char *to)
 	return 0;
 }
 
+/* *to: the name that NumPack would give to the array's file, when it has another; NULL: it has that, or no such file can be. */
+static int wants_name(struct npk_store *s, const struct npk_array *a, char **to)
+{
+	const struct npki_entry *e = a->entry;
+
+	*to = NULL;
+	if (e->damage || npki_is_manifest(e->file) || strchr(a->name, '/'))
+		return 0;
+	*to = npki_data_file(a->name);
+	if (!*to)
+		return -ENOMEM;
+	if (strcmp(*to, e->file) == 0 || npki_check_place(s->dirfd, *to, NULL) != 0) {
+		free(*to);
+		*to = NULL;
+	}
+	return 0;
+}
+
 /* Arrays with a name of ours that NumPack's own name is free for; where all are blocked (an exchange), they first go to
  * fresh names. A retired file is still what the metadata on disk says, or what a transaction shows: its name waits. Under
  * w->sync_lock, for a checkpoint under way has taken the list of the retired along, and w->lock. */
@@ -134,16 +152,10 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 	if (rc == 0)
 		qsort(used, n, sizeof(char *), by_file);
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		const struct npki_entry *e = list[i]->entry;
-
-		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
+		rc = wants_name(s, list[i], &to);
+		if (rc != 0 || !to)
 			continue;
-		to = npki_data_file(list[i]->name);
-		if (!to) {
-			rc = -ENOMEM;
-			break;
-		}
-		if (strcmp(to, e->file) == 0 || npki_names_has(old, to)) {
+		if (npki_names_has(old, to)) {
 			free(to);
 		} else if (bsearch(&to, used, n, sizeof(char *), by_file)) {
 			free(to);
@@ -168,22 +180,14 @@ static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *
 	int rc = npk_store_list(s, &list, &n, err);
 
 	for (size_t i = 0; rc == 0 && i < n; i++) {
-		const struct npki_entry *e = list[i]->entry;
-
-		if (e->damage || npki_is_manifest(e->file) || strchr(list[i]->name, '/'))
+		rc = wants_name(s, list[i], &canonical);
+		if (rc != 0 || !canonical)
 			continue;
-		canonical = npki_data_file(list[i]->name);
-		if (!canonical) {
+		free(canonical);
+		if (asprintf(&to, "data_.npk-%010llx%06x.npkd", (unsigned long long)w->nonce, w->counter++ & 0xFFFFFF) <
+				0 ||
+			add_naming(out, list[i], to) != 0)
 			rc = -ENOMEM;
-		} else if (strcmp(canonical, e->file) != 0) {
-			if (asprintf(&to, "data_.npk-%010llx%06x.npkd", (unsigned long long)w->nonce,
-				    w->counter++ & 0xFFFFFF) < 0 ||
-				add_naming(out, list[i], to) != 0)
-				rc = -ENOMEM;
-			free(canonical);
-		} else {
-			free(canonical);
-		}
 	}
 	if (list)
 		npk_store_list_free(list, n);
