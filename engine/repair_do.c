@@ -137,7 +137,7 @@ static int bitmap_block(
 	if (have && (at + have) * 8 > st->have)
 		buf[have - 1] |= (uint8_t)(0xFF << st->have % 8);
 	for (size_t i = n; i-- > 0 && (at + i + 1) * 8 > st->rows;)
-		buf[i] &= (at + i) * 8 >= st->rows ? 0 : (uint8_t)((1u << st->rows % 8) - 1);
+		buf[i] &= (uint8_t)((at + i) * 8 >= st->rows ? 0 : (1u << st->rows % 8) - 1);
 	return rc;
 }
 
