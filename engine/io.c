@@ -10,8 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#define SYNC_ALL 64 /* files, from which on the whole filesystem is synced */
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
 
 struct npki_file_id npki_file_id_of(const struct stat *st)
 {
@@ -404,7 +412,7 @@ void npki_begin_sync(int fd, uint64_t off, uint64_t len)
 	sync_file_range(fd, (off_t)off, (off_t)len, SYNC_FILE_RANGE_WRITE);
 }
 
-void npki_begin_sync_file(int dirfd, const char *path)
+static void begin_sync_file(int dirfd, const char *path)
 {
 	int fd;
 
@@ -412,6 +420,38 @@ void npki_begin_sync_file(int dirfd, const char *path)
 		return;
 	npki_begin_sync(fd, 0, 0);
 	close(fd);
+}
+
+/* syncfs(2) waits for other programs' bytes too, so there must be many files for it to pay. Before Linux 5.8 it did not tell of
+ * errors, and what it does on a filesystem over a network or another one is not known here. */
+static bool can_sync_all(int dirfd)
+{
+	static const unsigned long known[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC};
+	unsigned major = 0, minor = 0;
+	struct utsname kernel;
+	struct statfs fs;
+
+	if (uname(&kernel) != 0 || sscanf(kernel.release, "%u.%u", &major, &minor) != 2 || fstatfs(dirfd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if ((unsigned long)fs.f_type == known[i])
+			return major > 5 || (major == 5 && minor >= 8);
+	return false;
+}
+
+/* One by one, all are on their way before the first is waited for: a journaling filesystem then commits once, not for each. What
+ * a sync of all cannot do is tried again so, for the error to name its file. */
+int npki_sync_files(int dirfd, char *const *path, size_t n, struct npk_err *err)
+{
+	int rc = 0;
+
+	if (n >= SYNC_ALL && !hook.call && can_sync_all(dirfd) && syncfs(dirfd) == 0)
+		return 0;
+	for (size_t i = 0; i < n && n > 1; i++)
+		begin_sync_file(dirfd, path[i]);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = npki_sync_file(dirfd, path[i], err);
+	return rc;
 }
 
 int npki_sync_dir(int dirfd, struct npk_err *err)

@@ -80,10 +80,10 @@ int npki_share(int from, int fd, uint64_t len, const char *path, struct npk_err 
 int npki_sync_fd(int fd, const char *path, struct npk_err *err);      /* fdatasync */
 int npki_sync_file(int dirfd, const char *path, struct npk_err *err); /* likewise by name; a missing file is no error */
 int npki_sync_dir(int dirfd, struct npk_err *err);
-/* The disk begins with bytes of a file that a sync will wait for later. Hints: they promise nothing and do not fail. `len` 0:
- * all from `off` on. */
+/* All of them, as npki_sync_file() each; many at once on filesystems where that is known to be the same. */
+int npki_sync_files(int dirfd, char *const *path, size_t n, struct npk_err *err);
+/* The disk begins with bytes of a file that a sync will wait for later. A hint: it promises nothing and does not fail. */
 void npki_begin_sync(int fd, uint64_t off, uint64_t len);
-void npki_begin_sync_file(int dirfd, const char *path);
 int npki_rename(int dirfd, const char *from, const char *to, struct npk_err *err);
 int npki_link(int dirfd, const char *from, const char *to, struct npk_err *err);
 int npki_unlink(int dirfd, const char *path, struct npk_err *err); /* a missing file is no error */

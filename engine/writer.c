@@ -735,17 +735,10 @@ bool npki_is_redone(const struct npki_writer *w, const char *path, uint64_t off,
 
 /* --- seal ------------------------------------------------------------------------------------------------------------- */
 
-/* All are on their way before the first is waited for: a journaling filesystem then commits once, not for each file. */
 static int sync_names(struct npk_store *s, struct npki_names *dirty, struct npk_err *err)
 {
-	int rc = 0;
-
 	npki_names_sort(dirty);
-	for (size_t i = 0; i < dirty->n && dirty->n > 1; i++)
-		npki_begin_sync_file(s->dirfd, dirty->path[i]);
-	for (size_t i = 0; i < dirty->n && rc == 0; i++)
-		rc = npki_sync_file(s->dirfd, dirty->path[i], err);
-	return rc;
+	return npki_sync_files(s->dirfd, dirty->path, dirty->n, err);
 }
 
 /* Under w->lock. */
