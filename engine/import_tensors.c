@@ -237,6 +237,8 @@ static int read_header(struct npk_source *src, struct npk_err *err)
 		return npk_fail(err, EINVAL,
 			"%.200s: byte 0: a header of %" PRIu64 " bytes, the format allows %" PRIu64, src->how.file, len,
 			HEADER_MAX);
+	if (len == 0)
+		return npk_fail(err, EINVAL, "%.200s: byte 0: a header of 0 bytes", src->how.file);
 	x = calloc(1, sizeof(*x));
 	if (!x)
 		return npk_fail(err, ENOMEM, "no memory");

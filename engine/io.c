@@ -439,13 +439,21 @@ static bool can_sync_all(int dirfd)
 	return false;
 }
 
+static bool in_one_directory(char *const *path, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strchr(path[i], '/'))
+			return false;
+	return true;
+}
+
 /* One by one, all are on their way before the first is waited for: a journaling filesystem then commits once, not for each. What
  * a sync of all cannot do is tried again so, for the error to name its file. */
 int npki_sync_files(int dirfd, char *const *path, size_t n, struct npk_err *err)
 {
 	int rc = 0;
 
-	if (n >= SYNC_ALL && !hook.call && can_sync_all(dirfd) && syncfs(dirfd) == 0)
+	if (n >= SYNC_ALL && !hook.call && in_one_directory(path, n) && can_sync_all(dirfd) && syncfs(dirfd) == 0)
 		return 0;
 	for (size_t i = 0; i < n && n > 1; i++)
 		begin_sync_file(dirfd, path[i]);

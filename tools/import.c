@@ -179,12 +179,14 @@ static int import_all(struct npk_store *s, struct wish *w, const char *file, str
 	struct npkt_progress progress;
 	struct npkt_input in = {0};
 	struct npk_source_array a;
+	bool any = false;
 	int rc = npkt_input_open(&in, file, &w->how, err), more = 1;
 
 	npkt_progress_show(&progress, "importing");
 	while (rc == 0 && (more = npk_source_next(in.src, &a, err)) == 1) {
 		const char *name = a.name ? a.name : w->name;
 
+		any = true;
 		if (is_wanted(w, name))
 			rc = npkt_save_input(s, name, &in, &a, &progress, err);
 		if (rc == 0 && !a.name)
@@ -192,6 +194,8 @@ static int import_all(struct npk_store *s, struct wish *w, const char *file, str
 	}
 	if (rc == 0)
 		rc = more;
+	if (rc == 0 && !any && (w->format->flags & NPKT_HAS_ONE))
+		rc = npk_fail(err, EINVAL, "%.200s: is empty", w->how.file);
 	if (rc == 0)
 		rc = check_seen(w, err);
 	if (rc == 0 && in.bytes > 0)
