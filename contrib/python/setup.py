@@ -71,6 +71,8 @@ def library():
 
 class Build(build_py):
     def run(self):
+        # What an earlier build of this tree left would go into the wheel, with files that are no more.
+        shutil.rmtree(pathlib.Path(self.build_lib) / "numpackfs", ignore_errors=True)
         super().run()
         if os.environ.get("NUMPACKFS_BUNDLE", "1") != "0":
             target = pathlib.Path(self.build_lib) / "numpackfs" / SONAME
