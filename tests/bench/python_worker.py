@@ -9,11 +9,53 @@ import time
 import numpy as np
 
 
+class Library:
+    """What numpackfs calls, with all arguments ready: the library's part of a call, and what ctypes adds."""
+
+    def __init__(self, worker):
+        from numpackfs import _lib, _speed
+
+        self.lib, self.err, self.fast, self.address = _lib.lib, _lib.err, _speed.fast, _speed.address
+        self.gen, self.array, self.turn = worker.store._store.gen("x"), worker.store._store.array("x"), 0
+        self.lists = {n: [np.array(rows, np.int64) for rows in lists] for n, lists in worker.lists.items()}
+        self.where = {n: [self.address(rows) for rows in lists] for n, lists in self.lists.items()}
+        self.room = np.ones_like(worker.x[:10000])
+        self.to, self.none, self.last = self.address(self.room), np.empty(0, np.int64), len(worker.x) - 10000
+
+    def next(self, n):
+        self.turn += 1
+        return self.where[n][self.turn % 16]
+
+    @staticmethod
+    def good(rc):
+        if rc != 0:
+            raise RuntimeError(f"the library returned {rc}")
+
+    def ctypes(self):
+        self.lib.npk_array_put(None)
+
+    def extension(self):
+        self.fast.indexes([], 0, self.none)
+
+    def getitem(self, n):
+        self.good(self.lib.npk_gen_take(self.gen.ptr, self.next(n), n, self.to, self.err()))
+
+    def slice(self, n):
+        self.turn += 1
+        self.good(self.lib.npk_gen_read_rows(self.gen.ptr, self.turn * 7919 * 64 % self.last, n, self.to, self.err()))
+
+    def append(self, n):
+        self.good(self.lib.npk_array_append(self.array.ptr, self.to, n, self.err()))
+
+    def replace(self, n):
+        self.good(self.lib.npk_array_replace(self.array.ptr, self.next(n), n, self.to, 0, self.err()))
+
+
 class Worker:
     def __init__(self, module):
         self.NumPack = importlib.import_module(module).NumPack
         self.engine = importlib.import_module(module + ".vector_engine").VectorEngine()
-        self.turn = 0
+        self.turn, self.view, self.library = 0, None, None
 
     def open(self, path, rows):
         """The store `path` with the array x, which is in `rows`."""
@@ -30,6 +72,7 @@ class Worker:
 
     def again(self):
         """x as it was at first. The real NumPack keeps the old bitmap when it saves over dropped rows, so it goes first."""
+        self.view = self.library = None
         self.store.drop("x")
         self.store.save({"x": self.x})
 
@@ -38,6 +81,14 @@ class Worker:
         self.store.drop("x", list(range(0, len(self.x), 10)))
 
     # --- what is timed ---
+
+    def nothing(self):
+        pass
+
+    def alone(self, what, *args):
+        if self.library is None:
+            self.library = Library(self)
+        getattr(self.library, what)(*args)
 
     def has_array(self):
         self.store.has_array("x")
@@ -56,6 +107,14 @@ class Worker:
 
     def lazy(self):
         self.store.load("x", lazy=True)
+
+    def get_shape(self):
+        self.store.get_shape("x")
+
+    def lazy_rows(self, n):
+        if self.view is None:
+            self.view = self.store.load("x", lazy=True)
+        self.view[self.next(n) if n > 1 else 12345]
 
     def open_load_close(self):
         other = self.NumPack(self.path)

@@ -314,6 +314,14 @@ class Store:
             if array is not None:
                 array.gen = None
 
+    @staticmethod
+    def _refuse(rc):
+        """Raises what the library said of a change."""
+        try:
+            fail(rc)
+        except StoreBusyError as e:
+            raise busy(e) from None
+
     def become_writer(self):
         """Before a change. True: this process was not the writer before, and what the caller knew of the arrays may be of the time
         before another one changed them."""
@@ -372,10 +380,15 @@ class Store:
 
     def append(self, name, a):
         a = np.ascontiguousarray(a)
-        with _RowChange(self, name) as array:
+        if not self.writing:
+            self.become_writer()
+        array = self.array(name)
+        try:      # what _RowChange does, without the calls
             rc = lib.npk_array_append(array.ptr, address(a), len(a), err())
-            if rc < 0:
-                fail(rc)
+        finally:
+            self._rows_changed(name)
+        if rc < 0:
+            self._refuse(rc)
 
     def replace(self, name, rows, a, atomic=False):
         """Row j of `a` to row rows[j]; `rows` is a range with step 1 or an int64 array."""

@@ -338,11 +338,14 @@ class NumPack:
             todo = []
             for name, value in arrays.items():
                 a = np.asarray(value)
-                self._fits(name, self._settled(name).kind(name), a, ValueError)
+                if self._batch is not None:
+                    self._settled(name)
+                self._fits(name, store.kind(name), a, ValueError)
                 if len(a):
                     todo.append((name, a))
-            again = bool(todo) and store.become_writer()
-        self._forget(arrays)
+            again = not store.writing and bool(todo) and store.become_writer()
+        if self._batch is not None:
+            self._forget(arrays)
         if len(todo) == 1:
             store.append(*todo[0])
         elif todo:
