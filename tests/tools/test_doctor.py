@@ -14,7 +14,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from harness import BAD, MODE, PATIENCE, copy_golden, program, require_fuse, untouched, wait_for
+from harness import BAD, PATIENCE, copy_golden, program, require_fuse, untouched, wait_for
 from npkrun import good, run
 from npkwrite import Spec, write_store
 
@@ -208,8 +208,6 @@ def test_another_user(store):
     """Who may not write is told so; a mount of somebody else is not looked into."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become another user")
-    if MODE == "tsan":
-        pytest.skip("the thread sanitizer wants its own address space layout, which another user cannot set")
     with tempfile.TemporaryDirectory(dir="/tmp") as base:
         base = pathlib.Path(base)
         shutil.copy2(program("npk"), base)

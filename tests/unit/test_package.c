@@ -5,7 +5,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <io.h>
 #include <numpack.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -276,6 +278,91 @@ TEST(what_pack_does_not_know_is_refused)
 		T_CHECKF(npk_pack(s, p.package, &wrong[i], &err) == -EINVAL, "%zu", i);
 	T_CHECK(count_names(p.dir) == before && mk_tree_sum(p.target) == p.sum);
 	npk_store_close(s);
+	close(p.fd);
+}
+
+/* --- the disk --------------------------------------------------------------------------------------------------------- */
+
+#define MANY 100
+
+struct syncs {
+	const char *target;
+	int fail;                 /* which sync fails; 0: none */
+	_Atomic int n, early;     /* syncs; those with another target than the old one */
+	_Atomic uint64_t seen[2]; /* bits of the arrays whose files were synced */
+	_Atomic bool metadata, directory;
+};
+
+/* Called by several threads at once. */
+static int look_at_sync(void *ctx, const struct npki_io_call *c)
+{
+	struct syncs *y = ctx;
+	unsigned i;
+
+	if (c->op == NPKI_IO_SYNC_DIR)
+		atomic_store(&y->directory, true);
+	if (c->op != NPKI_IO_SYNC)
+		return 0;
+	if (mk_exists(y->target, "data_a0.npkd") || !mk_exists(y->target, "data_old.npkd"))
+		atomic_fetch_add(&y->early, 1);
+	if (sscanf(c->path, "data_a%u.npkd", &i) == 1 && i < MANY)
+		atomic_fetch_or(&y->seen[i / 64], (uint64_t)1 << i % 64);
+	else if (strcmp(c->path, "metadata.npkm") == 0)
+		atomic_store(&y->metadata, true);
+	return atomic_fetch_add(&y->n, 1) + 1 == y->fail ? EIO : 0;
+}
+
+static void pack_many(const struct place *p, char package[300])
+{
+	static struct mk_array many[MANY];
+	static char names[MANY][8];
+	struct npk_store *s = NULL;
+	char path[300];
+	struct npk_err err;
+
+	for (int i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof(names[i]), "a%d", i);
+		many[i] = (struct mk_array){.name = names[i], .dtype = NPK_I32, .ndim = 1, .dim = {3}, .data = numbers};
+	}
+	snprintf(path, sizeof(path), "%s/many.npk", p->dir);
+	snprintf(package, 300, "%s/many.npkg", p->dir);
+	mk_store(path, many, MANY);
+	T_CHECK(npk_store_open(&s, path, NPK_RDONLY, &err) == 0);
+	T_CHECKF(npk_pack(s, package, &(struct npk_pack){0}, &err) == 0, "%s", err.msg);
+	npk_store_close(s);
+}
+
+/* Every file, and then their directory, is on the disk before the target changes; one that does not get there leaves the target as it
+ * was, and nothing beside it. */
+TEST(all_files_are_on_the_disk_before_one_is_replaced)
+{
+	static const int fails[] = {0, 1, 2, 37, MANY, MANY + 1};
+	const struct npk_unpack how = {.overwrite = true};
+	struct place p = make_place();
+	char package[300];
+	struct npk_err err;
+
+	pack_many(&p, package);
+	for (size_t i = sizeof(fails) / sizeof(*fails); i-- > 0;) {
+		struct syncs y = {.target = p.target, .fail = fails[i]};
+		unsigned before = count_names(p.dir);
+		int rc;
+
+		npki_io_set_hook(&(struct npki_io_hook){look_at_sync, &y, NULL});
+		rc = npk_unpack(package, p.target, &how, &err);
+		npki_io_set_hook(NULL);
+		T_CHECKF(
+			y.early == 0 && count_names(p.dir) == before, "sync %d fails: %d came late", fails[i], y.early);
+		if (fails[i]) {
+			T_CHECKF(rc == -EIO && strstr(err.msg, "npk"), "sync %d fails: %d %s", fails[i], rc, err.msg);
+			T_CHECK(mk_tree_sum(p.target) == p.sum && !y.directory);
+			continue;
+		}
+		T_CHECKF(rc == 0, "%s", err.msg);
+		T_CHECK(y.n == MANY + 1 && y.metadata && y.directory);
+		T_CHECK(y.seen[0] == UINT64_MAX && y.seen[1] == ((uint64_t)1 << (MANY - 64)) - 1);
+		T_CHECK(mk_tree_sum(p.target) != p.sum && mk_exists(p.target, "data_a99.npkd"));
+	}
 	close(p.fd);
 }
 
