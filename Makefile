@@ -119,11 +119,12 @@ $(FUZZ_BIN): $(B)/%: $(B)/%.o $(B)/libnumpack.a
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 APT_GET := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 DEPS := gcc libc6-dev pkg-config libfuse3-dev fuse3 libzstd-dev zlib1g-dev libinih-dev libcmocka-dev python3 python3-dev python3-venv \
-	libopenblas0-pthread rsync attr util-linux procps qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross libsimde-dev
+	libopenblas0-pthread rsync attr util-linux procps vim-tiny zstd git file perl-base qemu-user gcc-aarch64-linux-gnu \
+	libc6-dev-arm64-cross libsimde-dev
 DEPS_DEV := clang clang-format clang-tidy libclang-rt-14-dev valgrind fio
 HAVE_DEPS := $(CC) --version >/dev/null && pkg-config --exists fuse3 inih libzstd zlib cmocka && \
-	$(PYTHON) -c 'import ensurepip, venv' && command -v fusermount3 rsync getfattr >/dev/null && \
-	command -v go >/dev/null && command -v npm >/dev/null && command -v qemu-aarch64 >/dev/null && \
+	$(PYTHON) -c 'import ensurepip, venv' && { command -v vim || command -v vim.tiny; } >/dev/null && \
+	(for p in fusermount3 rsync getfattr zstd git file perl go npm qemu-aarch64; do command -v $$p || exit; done) >/dev/null && \
 	aarch64-linux-gnu-gcc -print-file-name=libc.a | grep -q / && echo | $(CC) -E -include simde/hedley.h - >/dev/null
 
 # demo and test fetch what is missing; everything else only says so. The library alone, as pip builds it, needs less than the rest.
