@@ -197,6 +197,7 @@ static int change(
 	struct npk_store *s, struct npk_step *st, struct npki_ready *part, size_t n, bool atomic, struct npk_err *err)
 {
 	struct npki_tx tx;
+	bool again = false;
 	int rc;
 
 	do {
@@ -215,6 +216,10 @@ static int change(
 			part_fini(&part[i]);
 		if (rc == -EAGAIN && (rc = npki_seal(s, err)) == 0)
 			rc = -EAGAIN;
+		else if (!again && !s->base && npki_make_room(s, rc, err)) {
+			again = true;
+			rc = -EAGAIN;
+		}
 	} while (rc == -EAGAIN);
 	return rc;
 }

@@ -46,8 +46,10 @@ static int keep_unused(struct npki_writer *w, struct npki_snapshot *n)
 			rc = npki_names_add(&n->unlink, w->retired.path[i]);
 	npki_names_sort(&n->unlink);
 	npki_names_fini(&used);
-	if (rc == 0)
+	if (rc == 0) {
 		npki_names_fini(&w->retired);
+		npki_crowded_no_more(w);
+	}
 	return rc;
 }
 
@@ -717,11 +719,13 @@ static void set_due(struct npk_store *s)
 	w->due_bytes = 8 * metadata > w->limit_bytes ? 8 * metadata : w->limit_bytes;
 }
 
-bool npki_is_due(const struct npki_writer *w)
+bool npki_is_due(struct npk_store *s)
 {
+	const struct npki_writer *w = s->writer;
+
 	if (w->jfd < 0 || w->records == 0 || w->failed || w->foreign)
 		return false;
-	return w->jpos >= w->due_bytes || (w->limit_s && npki_now_s() - w->begun_s >= w->limit_s);
+	return w->jpos >= w->due_bytes || (w->limit_s && npki_now_s() - w->begun_s >= w->limit_s) || npki_is_crowded(s);
 }
 
 static int checkpoint(struct npk_store *s, struct npk_err *err)
@@ -744,6 +748,8 @@ static int checkpoint(struct npk_store *s, struct npk_err *err)
 		rc = npki_check_foreign(s, err);
 		rc = rc < 0 ? rc : 0;
 	}
+	if (rc == 0 && !nothing)
+		rc = npki_checkpoint_has_room(s, err);
 	if (rc == 0 && !nothing)
 		rc = switch_journal(s, &old_fd, &old_pos, &old_chain, err);
 	if (rc == 0 && !nothing)
@@ -809,12 +815,13 @@ void npki_checkpoint_if_due(struct npk_store *s)
 	if (pthread_mutex_trylock(&w->sync_lock) != 0)
 		return;
 	pthread_mutex_lock(&w->lock);
-	due = npki_is_due(w);
+	due = npki_is_due(s);
 	pthread_mutex_unlock(&w->lock);
 	if (due && checkpoint(s, &err) != 0) { /* the journal has it all; no room on the disk, perhaps */
 		pthread_mutex_lock(&w->lock);
 		w->due_bytes = w->jpos + w->limit_bytes;
 		w->begun_s = npki_now_s();
+		w->crowded = false;
 		pthread_mutex_unlock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->sync_lock);

@@ -427,7 +427,8 @@ int npk_store_lock(struct npk_store *s, struct npk_err *err);
 int npk_store_check(struct npk_store *s, struct npk_err *err);
 /* When a change is followed by a checkpoint, which brings metadata and bitmaps up to date and begins a new journal: when the
  * journal has more than `bytes` (at least 1; more where the metadata is big), or its first record is `seconds` old (0: never
- * by time). 16 MiB and 60 s by default. -EINVAL, -EROFS. */
+ * by time). 16 MiB and 60 s by default. Also when files that no array has any more take more room than the disk has left, and
+ * when a change finds no room and they have some. -EINVAL, -EROFS. */
 int npk_store_set_checkpoints(struct npk_store *s, uint64_t bytes, unsigned seconds, struct npk_err *err);
 /* Whether a process is the writer of the store `path` just now: 1 and who in `owner` ("pid 4711 on host, mounted on /mnt"), 0:
  * nobody is. Takes no lock, changes nothing. */

@@ -58,19 +58,14 @@ static int like_old(struct npki_tx *tx, const char *name, int fd, const char *pa
 	return rc;
 }
 
-int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const struct npk_shape *shape,
-	const void *data, struct npk_err *err)
+static int save_once(struct npk_store *s, const char *name, unsigned dtype, const struct npk_shape *shape,
+	const void *data, uint64_t row_bytes, uint64_t bytes, struct npk_err *err)
 {
-	uint64_t row_bytes, bytes;
 	struct npki_sink k = {.fd = -1};
 	struct npki_tx tx;
 	char path[64];
-	int rc = check_name(name, err);
+	int rc = npki_tx_begin(&tx, s, err);
 
-	if (rc == 0)
-		rc = check_shape(dtype, shape, &row_bytes, &bytes, err);
-	if (rc == 0)
-		rc = npki_tx_begin(&tx, s, err);
 	if (rc != 0)
 		return rc;
 	rc = npki_sink_init(&k, &tx, row_bytes, bytes, false, err);
@@ -90,6 +85,21 @@ int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const 
 	return rc;
 }
 
+int npk_store_save(struct npk_store *s, const char *name, unsigned dtype, const struct npk_shape *shape,
+	const void *data, struct npk_err *err)
+{
+	uint64_t row_bytes, bytes;
+	int rc = check_name(name, err);
+
+	if (rc == 0)
+		rc = check_shape(dtype, shape, &row_bytes, &bytes, err);
+	if (rc == 0)
+		rc = save_once(s, name, dtype, shape, data, row_bytes, bytes, err);
+	if (rc != 0 && npki_make_room(s, rc, err))
+		rc = save_once(s, name, dtype, shape, data, row_bytes, bytes, err);
+	return rc;
+}
+
 /* --- a save in pieces ------------------------------------------------------------------------------------------------- */
 
 struct npk_save {
@@ -101,6 +111,7 @@ struct npk_save {
 	uint32_t crc;            /* of [0, end) likewise */
 	bool ordered;
 	bool has_mode, has_owner; /* set by the caller */
+	bool full;                /* the disk is */
 	int fd;
 	char path[64];
 };
@@ -147,6 +158,13 @@ int npk_save_pwrite(struct npk_save *w, uint64_t off, const void *bytes, size_t 
 {
 	int rc = npki_pwrite_all(w->fd, bytes, len, off, w->path, err);
 
+	if (rc == -ENOSPC || rc == -EDQUOT) {
+		if (off + len > w->end) /* a part of it came there */
+			npki_truncate(w->fd, w->end, w->path, NULL);
+		w->full = !npki_make_room(w->s, rc, err);
+		if (!w->full)
+			rc = npki_pwrite_all(w->fd, bytes, len, off, w->path, err);
+	}
 	if (rc != 0)
 		return rc;
 	w->ordered &= off == w->end;
@@ -287,6 +305,8 @@ void npk_save_abort(struct npk_save *w)
 		close(w->fd);
 	if (w->path[0] && !w->s->writer->failed)         /* then a record may name it; recovery knows */
 		npki_unlink(w->s->dirfd, w->path, NULL); /* one that stays carries our nonce: recovery takes it */
+	if (w->full) /* there was none even for a checkpoint; now there may be, and the next one finds it */
+		npki_make_room(w->s, -ENOSPC, NULL);
 	npki_store_put(w->s);
 	free(w);
 }

@@ -305,7 +305,7 @@ static void tx_fini(struct npki_tx *tx)
 	npki_names_fini(&tx->created);
 	npk_text_fini(&tx->payload);
 	s = tx->s;
-	due = tx->logged && npki_is_due(s->writer);
+	due = tx->logged && npki_is_due(s);
 	tx->s = NULL;
 	pthread_mutex_unlock(&s->writer->lock);
 	if (due)

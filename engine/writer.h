@@ -64,6 +64,7 @@ struct npki_writer {
 	bool failed;              /* the outcome of a change is unknown: read-only from now on */
 	bool foreign; /* another program changed the store: nothing is changed until its changes are taken over */
 	bool rebased; /* they were, and the journal still names the metadata of before: a checkpoint is due */
+	bool crowded; /* `retired` is more than the disk had room for: a checkpoint is due */
 	bool undone;  /* the metadata was put right behind another program, and nobody was told yet */
 	char why[NPK_ERR_MAX]; /* of `failed` or `foreign` */
 	_Atomic bool writing;  /* the store is ours to write, and what is above is set; never reset */
@@ -80,6 +81,8 @@ struct npki_writer {
 	struct npki_names dirty;   /* files with bytes that are not synced */
 	size_t dirty_sorted;       /* how many there were when repeats were last dropped */
 	struct npki_names retired; /* files that no array has any more; go at the next checkpoint */
+	size_t weighed;            /* so many of them are in retired_bytes */
+	uint64_t retired_bytes;
 	struct npki_touched_list touched;
 	uint64_t round; /* counts checkpoints from 1 */
 #define NPKI_OPEN_FILES 64
@@ -187,7 +190,20 @@ int npki_disk_hash(struct npk_store *s, uint64_t *hash, struct npk_err *err);
 /* If the journal has grown long or old; not while a seal or checkpoint runs. With no lock held. What keeps it from being
  * done is told by the next change, or is tried again later. */
 void npki_checkpoint_if_due(struct npk_store *s);
-bool npki_is_due(const struct npki_writer *w); /* under w->lock */
+bool npki_is_due(struct npk_store *s); /* under w->lock */
+
+/* --- a disk that gets full (room.c) ----------------------------------------------------------------------------------- */
+
+/* The retired files have more bytes than the disk has room for. Under w->lock, as the next two. */
+bool npki_is_crowded(struct npk_store *s);
+void npki_crowded_no_more(
+	struct npki_writer *w); /* they are gone, or are to be looked at again only when there are more */
+/* -ENOSPC: a checkpoint might fail half-way. */
+int npki_checkpoint_has_room(struct npk_store *s, struct npk_err *err);
+/* After a change came back with `rc`, and took its bytes off the disk again: whether it was for want of room and a checkpoint has
+ * made some, so that it should be tried once more; *err is cleared then. With no lock held. */
+bool npki_make_room(struct npk_store *s, int rc, struct npk_err *err);
+
 /* The metadata as the last checkpoint wrote it, again. Under w->sync_lock and w->lock. */
 int npki_rewrite_metadata(struct npk_store *s, struct npk_err *err);
 
