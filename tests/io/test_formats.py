@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 import zlib
 from fractions import Fraction
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from harness import same, scaled
+from harness import PATIENCE, SANITIZED, program, same, scaled
 from npkrun import FAILED, USAGE, good, refused, run
 from npkwrite import DTYPES, Spec, write_store
 
@@ -248,6 +249,7 @@ def cases_tensors():
 
     yield "empty", b"", "ends at byte 0"
     yield "huge header", struct.pack("<Q", 1 << 62), "the format allows"
+    yield "no header", bytes(8), "a header of 0 bytes"
     yield "header cut", struct.pack("<Q", 1000) + b"{", "ends at byte"
     yield "no json", tensors(b"hello"), "'{'"
     yield "rest", tensors(b"{} x"), "the end"
@@ -273,6 +275,74 @@ def test_broken_safetensors(target, tmp_path, what, data, why):
     with untouched(target):
         line = refused(FAILED, "import", target, tmp_path / "a.safetensors")
         assert why in line, line
+
+
+# --- many arrays, large arrays ---------------------------------------------------------------------------------------
+
+
+def peak_mib(*args):
+    """The peak memory of npk. A process begins with the peak of the one it was forked from, so that one is small."""
+    script = "import resource, subprocess, sys\n" \
+        "subprocess.run(sys.argv[1:], check=True)\nprint(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-S", "-c", script, str(program("npk")), *map(str, args)], capture_output=True,
+                          text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return int(done.stdout) / 1024
+
+
+def test_thousands_of_arrays_out_and_in(target, tmp_path):
+    """More members than the pieces that are compressed at a time, of lengths around a piece and a block."""
+    rng = np.random.default_rng(6)
+    n = scaled(500)
+    arrays = {f"a{i}": rng.integers(0, 9, (i % 40, 5), "i4") for i in range(n)}
+    for i, size in enumerate([(512 << 10) - 128, (512 << 10) - 127, 512 << 10, (1 << 20) - 128, (1 << 20) - 127, 3 << 20]):
+        arrays[f"long{i}"] = rng.integers(0, 99, size, "u1")
+    write_store(tmp_path / "many.npk", {name: Spec(a) for name, a in arrays.items()})
+    for file, flags in [("stored.npz", []), ("packed.npz", ["-z", "1"]), ("all.safetensors", [])]:
+        good("export", tmp_path / "many.npk", tmp_path / file, *flags)
+        told = np.load(tmp_path / file) if file.endswith("npz") else safetensors.numpy.load_file(tmp_path / file)
+        assert sorted(told) == sorted(arrays)
+        for name, a in arrays.items():
+            assert bits(told[name]) == bits(a)
+        told = None
+        (tmp_path / f"piped_{file}").write_bytes(good("export", tmp_path / "many.npk", "-", "-f", file.split(".")[1], *flags))
+    assert (tmp_path / "piped_all.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()
+    for file, long in (("piped_stored.npz", 2), ("piped_packed.npz", 5)):    # whose sizes stand behind them
+        with zipfile.ZipFile(tmp_path / file) as z:
+            assert z.testzip() is None and sum(i.flag_bits & 8 != 0 for i in z.infolist()) == long
+            assert all(bits(np.load(io.BytesIO(z.read(f"{name}.npy")))) == bits(a) for name, a in arrays.items())
+    good("import", target, tmp_path / "piped_packed.npz")
+    good("export", target, tmp_path / "again.safetensors", *arrays)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "all.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_npz_goes_behind_what_is_there(every, tmp_path, level):
+    """A file that is only ever written at its end cannot have sizes put in afterwards."""
+    path, arrays = every
+    out = tmp_path / "a.npz"
+    out.touch()
+    with open(out, "ab") as f:
+        done = subprocess.run([program("npk"), "export", path, "-", "-f", "npz", *(["-z", "1"] if level else [])], stdout=f,
+                              timeout=PATIENCE)
+    assert done.returncode == 0
+    with np.load(out) as z:
+        assert all(bits(z[name]) == bits(a) for name, a in arrays.items())
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep memory of their own")
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """40 MiB in 80 arrays, and in one: 20 MiB at most, of which the process that starts npk has ten."""
+    block = np.random.default_rng(7).integers(0, 9, 512 << 10, "u1")
+    write_store(tmp_path / "many.npk", {f"a{i}": Spec(block) for i in range(80)})
+    write_store(tmp_path / "one.npk", {"a": Spec(np.tile(block, 80).reshape(-1, 64))})
+    for store, files in (("many", ["s.npz", "a.safetensors"]), ("one", ["s.npz", "a.safetensors", "a.npy", "a.raw"])):
+        for file in files:
+            assert peak_mib("export", tmp_path / f"{store}.npk", tmp_path / file) <= 20
+        shutil.rmtree(tmp_path / "back.npk", ignore_errors=True)
+        good("create", tmp_path / "back.npk")
+        for file in files[:3]:
+            assert peak_mib("import", tmp_path / "back.npk", tmp_path / file) <= 20
 
 
 # --- CSV and text -----------------------------------------------------------------------------------------------------
@@ -439,6 +509,82 @@ def test_raw_there_and_back(every, target, tmp_path, dtype):
         assert bits(np.load(tmp_path / "b.npy")) == bits(want)
         good("import", target, tmp_path / "b.npy")
         assert bits(get(target, "b")) == bits(want)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
+def test_npy_of_every_version_dtype_and_order(target, tmp_path, version):
+    arrays = {}
+    for dtype in DTYPES:
+        for shape in [(5, 8), (4, 3, 5), (0, 5)]:
+            for order in "CF":
+                for end in "<>" if np.dtype(dtype).itemsize > 1 else "|":
+                    name = f"{dtype}_{'x'.join(map(str, shape))}_{order}{'lb|'['<>|'.index(end)]}"
+                    arrays[name] = sample(dtype, shape, seed=8).astype(np.dtype(dtype).newbyteorder(end), order=order)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as z:
+        for name, a in arrays.items():
+            out = io.BytesIO()
+            np.lib.format.write_array(out, a, version=version)
+            z.writestr(f"{name}.npy", out.getvalue())
+    good("import", target, tmp_path / "a.npz")
+    good("export", target, tmp_path / "b.npz")
+    with np.load(tmp_path / "b.npz") as z:
+        for name, a in arrays.items():
+            assert bits(z[name]) == bits(np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<")))
+    for name in list(arrays)[::29]:    # alone, from a file and from a pipe
+        with open(tmp_path / "one.npy", "wb") as f:
+            np.lib.format.write_array(f, arrays[name], version=version)
+        good("import", target, tmp_path / "one.npy")
+        good("import", target, "-", "-f", "npy", "-n", "two", input=(tmp_path / "one.npy").read_bytes())
+        want = np.ascontiguousarray(arrays[name]).astype(arrays[name].dtype.newbyteorder("<"))
+        assert bits(get(target, "one")) == bits(get(target, "two")) == bits(want)
+
+
+@pytest.mark.parametrize("a,why", [
+    (np.array(["text"]), "<U4"), (np.array([b"text"]), "|S4"), (np.array([None]), "|O"), (np.zeros(3, "M8[s]"), "M8"),
+    (np.zeros(3, "m8[s]"), "m8"), (np.zeros(3, "f4,i4"), "structured"), (np.zeros(3, np.longdouble), "16"), (np.array(3), "0 dimensions"),
+    (np.zeros(3, np.clongdouble), "c32"), (np.zeros(3, "V5"), "V5"),
+], ids=lambda v: v.dtype.str if isinstance(v, np.ndarray) else "")
+def test_npy_that_numpack_cannot_hold(target, tmp_path, a, why):
+    np.save(tmp_path / "a.npy", a)
+    with untouched(target):
+        assert why in refused(FAILED, "import", target, tmp_path / "a.npy")
+
+
+def test_an_empty_file_is_no_array(target, tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"")
+    with untouched(target):
+        for args, data in [(["a.npy"], b""), (["-", "-f", "npy", "-n", "a"], b"")]:
+            assert "is empty" in refused(FAILED, "import", target, *args, cwd=tmp_path, input=data)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "safetensors"])
+def test_a_file_that_was_cut_off_leaves_the_store_as_it_was(target, tmp_path, kind):
+    """The first array is whole and read to its end; the damage is in the last. (Every byte: tests/unit/test_import.c.)"""
+    a = np.arange(100_000, dtype="f8")
+    file = tmp_path / f"a.{kind}"
+    if kind == "npy":
+        np.save(file, a)
+    elif kind == "npz":
+        np.savez(file, old=a, new=a)
+    else:
+        safetensors.numpy.save_file({"old": a, "new": a}, file)
+    whole = file.read_bytes()
+    for cut in (1, 9, 1000, a.nbytes // 2):
+        file.write_bytes(whole[:-cut])
+        with untouched(target):
+            assert f"a.{kind}" in refused(FAILED, "import", target, file)
+            assert "standard input" in refused(FAILED, "import", target, "-", "-f", kind, *(["-n", "a"] if kind == "npy" else []),
+                                                input=whole[:-cut])
+
+
+def test_what_a_format_cannot_hold_leaves_the_file_as_it_was(every, tmp_path):
+    path, _ = every
+    for file, names, why in [("a.csv", ["int8_3_20"], "3 dimensions"), ("a.csv", [], "name one"), ("a.npy", [], "name one"),
+                             ("a.safetensors", ["bool_1_1000", "complex64_1_1000"], "complex64, which the format lacks")]:
+        (tmp_path / file).write_bytes(b"old")
+        assert why in refused(FAILED, "export", path, tmp_path / file, *names)
+        assert (tmp_path / file).read_bytes() == b"old" and os.listdir(tmp_path) == [file]
+        (tmp_path / file).unlink()
 
 
 def test_broken_raw(target):
