@@ -133,13 +133,14 @@ static int detach(const char *mountpoint, bool lazy)
 /* What the lock file says of a mount's daemon; it cuts long paths. */
 #define OWNER_MAX 300
 
-/* Whether the daemon of this mount still holds the store's lock: behind a read-only mount it may be another's. */
+/* Whether the daemon of this mount still holds the store's lock: behind a read-only mount it may be another's. A lock without a
+ * name is being taken or given up, and whose it is cannot be told. */
 static bool is_held(const char *store, const char *mountpoint)
 {
 	char path[NPKT_PATH_MAX], wanted[NPKT_PATH_MAX + 16], text[512];
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	ssize_t n = 0;
 	bool held = false;
+	ssize_t n;
 	char *at;
 	int fd;
 
@@ -148,9 +149,14 @@ static bool is_held(const char *store, const char *mountpoint)
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
-	if (fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
-		n = pread(fd, text, sizeof(text) - 1, 0);
+	if (fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) {
+		close(fd);
+		return false;
+	}
+	n = pread(fd, text, sizeof(text) - 1, 0);
 	close(fd);
+	if (n == 0)
+		return true;
 	if (n > 0) {
 		text[n] = 0;
 		if (text[n - 1] == '\n')

@@ -1,8 +1,10 @@
 """npk's writing commands against numpy: what each changes, that all of it happens or nothing, and who is told to wait."""
 
+import fcntl
 import io
 import json
 import os
+import struct
 import subprocess
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from harness import PATIENCE, program, require_fuse, same
 from npkrun import BUSY, FAILED, USAGE, good, refused
 from npkwrite import Spec, write_store
+
+F_OFD_SETLK = 37  # <fcntl.h>, not in every fcntl module
 
 
 
@@ -301,6 +305,19 @@ def test_umount_waits_for_the_end(store, tmp_path):
         same(get(path, "y"), np.concatenate([np.arange(1000), np.arange(3)]))
     assert "no store is mounted" in refused(FAILED, "umount", tmp_path / "m nt")
     assert "no store is mounted" in refused(FAILED, "umount", tmp_path / "nope" / "x")
+
+
+def test_umount_waits_while_the_lock_has_no_name(store, tmp_path):
+    """Between a daemon's last look at the lock file and its end the name is gone and the lock is not."""
+    require_fuse()
+    path, arrays = store
+    (tmp_path / "m").mkdir()
+    subprocess.run([str(program("numpackfs")), "-o", "ro", str(path), str(tmp_path / "m")], check=True, timeout=PATIENCE)
+    with open(path / ".numpackfs.lock", "w") as f:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(f, F_OFD_SETLK, whole)
+        assert "has not ended" in refused(BUSY, "umount", tmp_path / "m", "--wait", "0")
+    good("append", path, "x=-", "--wait", "0", input=npy_bytes(arrays["x"]))
 
 
 def test_umount_of_a_reader_does_not_wait_for_the_writer(store, tmp_path, mount):
