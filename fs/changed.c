@@ -14,6 +14,9 @@
 #define PLACES_MAX 128
 #define PLACES_ROWS 4096
 #define PLACES_GAP 65536 /* bytes between two places that become one */
+/* The kernel's pages of a file come in pieces of up to FOLIO_MAX bytes; so many are pushed at a time. */
+#define FOLIO_MAX ((uint64_t)1 << 20)
+#define PUSH_BYTES ((uint64_t)128 << 10)
 
 static uint64_t arrays_dir_id(struct npkfs_session *s)
 {
@@ -59,36 +62,62 @@ struct growth {
 	struct npkfs_node *node;
 };
 
+/* Bytes [off, off + len) behind the header, as they are now, into the kernel's pages. False: it could not be done. */
+static bool push_bytes(
+	struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l, uint64_t off, size_t len)
+{
+	struct npk_err err = {ENOMEM, "no memory"};
+	char small[256], *bytes = len <= sizeof(small) ? small : malloc(len);
+	bool ok = bytes != NULL && npk_view_read(l->view, off, bytes, len, &err) == 0;
+
+	if (ok)
+		npkfs_inval_store_now(&s->inval, node->id, l->header_len + off, bytes, len);
+	else
+		npkfs_log(NPKFS_WARN, "the size of node %llu: %s", (unsigned long long)node->id, err.msg);
+	if (bytes != small)
+		free(bytes);
+	return ok;
+}
+
 /* The size is pushed, by the last byte: an answer to GETATTR that crosses a notification is thrown away by the kernel, and the
  * reader goes on with the size of before. */
 static void push_size(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l)
 {
-	uint64_t end = l->header_len + l->bytes;
-	struct npk_err err;
-	char last;
+	if (push_bytes(s, node, l, l->bytes - 1, 1)) /* somebody may have overwritten that byte meanwhile */
+		npkfs_inval_range_now(&s->inval, node->id, l->header_len + l->bytes - 1, 1);
+}
 
-	/* Not over a page that may be dirty: the byte in the map is the newer one. Then the size is only forgotten. */
-	if (atomic_load(&node->writable) > 0)
-		return;
-	if (npk_view_read(l->view, l->bytes - 1, &last, 1, &err) != 0) {
-		npkfs_log(NPKFS_WARN, "the size of node %llu: %s", (unsigned long long)node->id, err.msg);
-		return;
+/* Likewise beside writable maps: a page in which the file ended may be dirty, and when the kernel writes it out before it has the
+ * new size, it zeroes what lies behind the old one. So the rows themselves are pushed into what may be that page. */
+static void push_rows(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l, uint64_t from)
+{
+	uint64_t off = from - l->header_len, n = l->bytes - off, most = n < FOLIO_MAX ? n : FOLIO_MAX;
+	bool ok = n <= PUSH_BYTES || push_bytes(s, node, l, l->bytes - 1, 1);
+
+	for (uint64_t at = 0, len; at < most && ok; at += len) {
+		len = most - at < PUSH_BYTES ? most - at : PUSH_BYTES;
+		ok = push_bytes(s, node, l, off + at, (size_t)len);
 	}
-	npkfs_inval_store_now(&s->inval, node->id, end - 1, last);
-	npkfs_inval_range_now(&s->inval, node->id, end - 1, 1); /* somebody may have overwritten that byte meanwhile */
+	npkfs_inval_range_now(&s->inval, node->id, from, n);
 }
 
 /* The kernel learns of a longer file in the order in which a reader cannot see half of it: the rows can be read already; the
- * page in which the file ended goes, then the size grows, then the header. */
+ * page in which the file ended goes, then the size grows, then the header. Zeros that such a page got in between are kept out of
+ * the array until it is gone: no map had these rows before. Who opens the file to map it waits for the end of this. */
 static void show_size(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_layout *l, uint64_t from)
 {
-	bool grown = l->header_len + l->bytes > from;
+	bool grown = l->header_len + l->bytes > from, mapped = atomic_load(&node->writable) > 0;
 
 	if (grown)
 		npkfs_inval_range_now(&s->inval, node->id, from, 1);
+	if (grown && mapped)
+		atomic_store(&node->guarded, from);
 	npkfs_node_show_size(node, l);
-	if (grown)
+	if (grown && mapped)
+		push_rows(s, node, l, from);
+	else if (grown)
 		push_size(s, node, l);
+	atomic_store(&node->guarded, 0);
 }
 
 static void show_grown(struct npkfs_session *s, struct npkfs_node *node)

@@ -220,9 +220,20 @@ static void announce_written(struct writing *w)
 		npkfs_announce_grown(s, node->space, w->a, NULL); /* its time */
 }
 
+/* How many bytes of a write are the writer's: in pages that the kernel is just being told rows of, what lies there is not. */
+static size_t bytes_meant(const struct npkfs_node *node, const struct npkfs_write *q)
+{
+	uint64_t guarded = q->page ? atomic_load(&node->guarded) : 0;
+
+	if (guarded == 0 || q->off + q->len <= guarded)
+		return q->len;
+	return q->off < guarded ? (size_t)(guarded - q->off) : 0;
+}
+
 static int write_array(struct npkfs_file *f, struct npkfs_layout *l, struct npkfs_write *q, struct npk_err *err)
 {
 	struct writing w = {.f = f, .l = l};
+	size_t len = bytes_meant(f->h.node, q);
 	struct npkfs_session *s = f->h.s;
 	struct npk_err why = {0};
 	int rc;
@@ -237,8 +248,8 @@ static int write_array(struct npkfs_file *f, struct npkfs_layout *l, struct npkf
 		rc = npk_fail(err, -rc, "%s", why.msg);
 	if (rc == 0 && (f->flags & O_APPEND))
 		rc = take_current(&w, err);
-	if (rc == 0)
-		rc = write_joined(&w, q->off, q->buf, q->len, q->owner, err);
+	if (rc == 0 && (len > 0 || q->len == 0))
+		rc = write_joined(&w, q->off, q->buf, len, q->owner, err);
 	if (w.written)
 		announce_written(&w);
 	if (rc == 0)

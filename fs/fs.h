@@ -82,6 +82,7 @@ struct npkfs_write {
 	size_t len;
 	uint64_t off, owner; /* the owner tells processes apart: WRITE and FLUSH of one process have the same */
 	struct npkfs_caller who;
+	bool page;      /* dirty pages of a map, written out by the kernel */
 	bool announced; /* result: notifications were queued that concern others; a direct-I/O write waits for them */
 };
 

@@ -53,9 +53,11 @@ struct npkfs_node {
 	_Atomic unsigned handles;    /* open now */
 	_Atomic unsigned writers;    /* of these, those that may write; also of views */
 	_Atomic unsigned writable;   /* of these, O_RDWR: there may be dirty pages of a map */
-	_Atomic bool known;          /* the kernel has asked by its id: notifications reach it */
-	_Atomic bool compacted;      /* the slots are gone: no more in-place writes */
-	_Atomic bool converted;      /* what was written is not what the array has: likewise */
+	_Atomic uint64_t
+		guarded; /* where rows begin of which the kernel is being told, beside writable maps: changed.c. 0: no */
+	_Atomic bool known;     /* the kernel has asked by its id: notifications reach it */
+	_Atomic bool compacted; /* the slots are gone: no more in-place writes */
+	_Atomic bool converted; /* what was written is not what the array has: likewise */
 
 	/* inode_table.lock */
 	uint64_t nlookup; /* the kernel's references */

@@ -122,11 +122,11 @@ void npkfs_inval_range_now(struct npkfs_inval *q, uint64_t id, uint64_t off, uin
 		note_sent(q, send_to_kernel(q, &item), id, "the pages");
 }
 
-void npkfs_inval_store_now(struct npkfs_inval *q, uint64_t id, uint64_t off, char byte)
+void npkfs_inval_store_now(struct npkfs_inval *q, uint64_t id, uint64_t off, const void *bytes, size_t len)
 {
-	struct fuse_bufvec v = FUSE_BUFVEC_INIT(1);
+	struct fuse_bufvec v = FUSE_BUFVEC_INIT(len);
 
-	v.buf[0].mem = &byte;
+	v.buf[0].mem = (void *)(uintptr_t)bytes; /* which libfuse only reads */
 	if (!has_stopped(q))
 		note_sent(
 			q, fuse_lowlevel_notify_store(q->fuse, id, (off_t)off, &v, FUSE_BUF_NO_SPLICE), id, "the size");

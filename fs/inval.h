@@ -42,10 +42,10 @@ void npkfs_inval_range(struct npkfs_inval *q, uint64_t id, uint64_t off, uint64_
  * it must not wait for a notification. At the end of the mount it is called as well, by npkfs_inval_stop(). */
 typedef void npkfs_inval_fn(void *ctx);
 int npkfs_inval_call(struct npkfs_inval *q, npkfs_inval_fn *fn, void *ctx);
-/* From within such a call only: what these queue, at once. The second tells the byte at `off`, and with it that the file is no
- * shorter than off + 1, whatever sizes the kernel is getting in answers meanwhile. */
+/* From within such a call only: what these queue, at once. The second tells the bytes at `off`, and with it that the file is no
+ * shorter than off + len, whatever sizes the kernel is getting in answers meanwhile. */
 void npkfs_inval_range_now(struct npkfs_inval *q, uint64_t id, uint64_t off, uint64_t len);
-void npkfs_inval_store_now(struct npkfs_inval *q, uint64_t id, uint64_t off, char byte);
+void npkfs_inval_store_now(struct npkfs_inval *q, uint64_t id, uint64_t off, const void *bytes, size_t len);
 /* Nothing is queued, and nothing is being sent. */
 bool npkfs_inval_idle(struct npkfs_inval *q);
 
