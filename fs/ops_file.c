@@ -475,7 +475,8 @@ static bool write_must_wait(struct npkfs_request *r, struct npkfs_handle *h)
 
 void npkfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct npkfs_write w = {.buf = buf, .len = size, .off = (uint64_t)off, .owner = fi->lock_owner, .page = fi->writepage};
+	struct npkfs_write w = {
+		.buf = buf, .len = size, .off = (uint64_t)off, .owner = fi->lock_owner, .page = fi->writepage};
 	struct npkfs_handle *h = handle_of(fi);
 	struct parked_write *p;
 	struct npkfs_request r;
