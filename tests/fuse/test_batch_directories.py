@@ -2,10 +2,12 @@
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -208,7 +210,7 @@ def say(path, data):
 while True:
     t = f"{m}/.numpack/batch/t{n}"
     os.mkdir(t)
-    for i in range(10):
+    for i in range(17):
         np.save(f"{t}/s{i}.npy", np.full((50, 3), n))
         say(f"{t}/.numpack/arrays/x/append.raw", np.full((2, 3), n, "f4").tobytes())
         say(f"{t}/.numpack/arrays/x/drop", b"0\\n")
@@ -216,11 +218,12 @@ while True:
     print(n, flush=True)
     n += 1
 """
-    n = 0
-    for wait in (1, 3, 2, 5):
+    n, rng = 0, random.Random(7)
+    for wait in (1, 3, 2, 5, 1, 1):
         m = mount.start(store, ro=False)
         w = subprocess.Popen([sys.executable, "-c", code, str(m.path), str(n)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         lines = [w.stdout.readline() for _ in range(wait)]
+        time.sleep(rng.uniform(0, 0.1))     # anywhere in the next one, its commit too
         os.kill(m.pid, signal.SIGKILL)
         lines += w.stdout.readlines()
         w.wait()
@@ -228,10 +231,10 @@ while True:
         done = max([int(line) for line in lines if line.strip()])
         with mount(store, ro=False) as m:
             x = m.load("x")
-            committed = (len(x) - 100) // 10
-            assert committed in (done + 1, done + 2) and len(x) == 100 + 10 * committed
-            assert int(x[-1, 0]) == committed - 1 and (x[-20:] == committed - 1).all()
-            for i in range(10):
+            committed = (len(x) - 100) // 17
+            assert committed in (done + 1, done + 2) and len(x) == 100 + 17 * committed
+            assert int(x[-1, 0]) == committed - 1 and (x[-34:] == committed - 1).all()
+            for i in range(17):
                 assert (m.load(f"s{i}") == committed - 1).all()
             assert os.listdir(m.control() / "batch") == []
         n = committed
