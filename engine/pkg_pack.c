@@ -2,6 +2,7 @@
  * a part each (pkg_small.h), large ones one after the other, in pieces, by zstd's threads. */
 #include "cpu.h"
 #include "crc.h"
+#include "io.h"
 #include "pkg.h"
 #include "pkg_io.h"
 #include "pkg_moment.h"
@@ -61,7 +62,7 @@ static int put(struct packing *k, const void *bytes, size_t len, struct npk_err 
 		len -= (size_t)n;
 	}
 	if (k->at > k->begun + WRITE_BEHIND) {
-		sync_file_range(k->fd, (off_t)k->begun, (off_t)(k->at - k->begun), SYNC_FILE_RANGE_WRITE); /* a hint */
+		npki_begin_sync(k->fd, k->begun, k->at - k->begun);
 		k->begun = k->at;
 	}
 	return 0;

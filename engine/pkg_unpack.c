@@ -22,7 +22,6 @@
 
 #define BLOCKS 8
 #define LANES_MAX 4
-#define SYNC_THREADS 8
 #define TELL_BYTES ((uint64_t)1 << 20) /* after which the caller's thread looks up */
 #define WRITE_BEHIND ((uint64_t)32 << 20)
 
@@ -175,7 +174,7 @@ static int begin_member(struct lane *l, const struct npki_member *m, struct npk_
 
 static void begin_writeback(struct lane *l)
 {
-	sync_file_range(l->fd, (off_t)l->begun, (off_t)(l->at - l->begun), SYNC_FILE_RANGE_WRITE); /* a hint */
+	npki_begin_sync(l->fd, l->begun, l->at - l->begun);
 	l->begun = l->at;
 }
 
@@ -417,56 +416,18 @@ static int unpack_members(
 	return u.rc;
 }
 
-/* --- bringing it to the disk ------------------------------------------------------------------------------------------- */
-
-struct syncing {
-	const struct npk_package *p;
-	int dirfd;
-	_Atomic uint64_t next; /* of the members: not taken yet */
-	pthread_mutex_t lock;
-	int rc;             /* lock; of the first that failed */
-	struct npk_err err; /* lock; likewise */
-};
-
-static void *sync_some(void *ctx)
-{
-	struct syncing *y = ctx;
-	struct npk_err err;
-	int rc = 0;
-	uint64_t i;
-
-	while (rc == 0 && (i = atomic_fetch_add(&y->next, 1)) < y->p->info.nfiles)
-		rc = npki_sync_file(y->dirfd, y->p->member[i].name, &err);
-	if (rc != 0) {
-		atomic_store(&y->next, y->p->info.nfiles); /* the others need not go on */
-		pthread_mutex_lock(&y->lock);
-		if (y->rc == 0) {
-			y->rc = rc;
-			y->err = err;
-		}
-		pthread_mutex_unlock(&y->lock);
-	}
-	return NULL;
-}
-
-/* Each sync waits for the disk, so that thousands of small files in turn would take seconds: those that wait together share a
- * flush of the disk and a commit of the filesystem's journal. Not one syncfs(), which waits for what everybody else wrote as well,
- * tells errors only from Linux 5.8 on, and does nothing on some filesystems. A thread that cannot be had is done without. */
 static int sync_members(const struct npk_package *p, int dirfd, struct npk_err *err)
 {
-	struct syncing y = {.p = p, .dirfd = dirfd, .lock = PTHREAD_MUTEX_INITIALIZER};
-	pthread_t thread[SYNC_THREADS - 1];
-	unsigned n = 0, most = p->info.nfiles < SYNC_THREADS ? (unsigned)p->info.nfiles : SYNC_THREADS;
+	char **name = malloc((p->info.nfiles + 1) * sizeof(*name));
+	int rc;
 
-	while (n + 1 < most && pthread_create(&thread[n], NULL, sync_some, &y) == 0)
-		n++;
-	sync_some(&y);
-	while (n > 0)
-		pthread_join(thread[--n], NULL);
-	pthread_mutex_destroy(&y.lock);
-	if (y.rc != 0 && err)
-		*err = y.err;
-	return y.rc == 0 ? npki_sync_dir(dirfd, err) : y.rc;
+	if (!name)
+		return npk_fail(err, ENOMEM, "no memory to unpack");
+	for (uint64_t i = 0; i < p->info.nfiles; i++)
+		name[i] = p->member[i].name;
+	rc = npki_sync_files(dirfd, name, p->info.nfiles, err);
+	free(name);
+	return rc == 0 ? npki_sync_dir(dirfd, err) : rc;
 }
 
 int npk_package_verify(struct npk_package *p, bool (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all),
