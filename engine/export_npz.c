@@ -167,6 +167,16 @@ static void put_common(struct npk_npz *z, const struct member *m)
 	npki_text_le(&z->head, strlen(m->name), 2);
 }
 
+/* The name, and the first two of `extra` bytes' worth of 64-bit fields. */
+static void put_name(struct npk_npz *z, const struct member *m, unsigned extra)
+{
+	npk_text_add(&z->head, m->name, strlen(m->name));
+	npki_text_le(&z->head, 1, 2);
+	npki_text_le(&z->head, extra, 2);
+	npki_text_le(&z->head, m->size, 8);
+	npki_text_le(&z->head, m->packed, 8);
+}
+
 static void make_local(struct npk_npz *z, const struct member *m)
 {
 	z->head.len = 0;
@@ -174,11 +184,7 @@ static void make_local(struct npk_npz *z, const struct member *m)
 	npki_text_le(&z->head, VERSION_64, 2);
 	put_common(z, m);
 	npki_text_le(&z->head, EXTRA64_LEN, 2);
-	npk_text_add(&z->head, m->name, strlen(m->name));
-	npki_text_le(&z->head, 1, 2);
-	npki_text_le(&z->head, 16, 2);
-	npki_text_le(&z->head, m->size, 8);
-	npki_text_le(&z->head, m->packed, 8);
+	put_name(z, m, 16);
 }
 
 /* `known`: with sizes and CRC; else they come later, see end_member(). */
@@ -410,11 +416,7 @@ static int put_entry(struct npk_npz *z, const struct member *m, struct npk_err *
 	npki_text_le(&z->head, 0, 2);
 	npki_text_le(&z->head, 0100600u << 16, 4);
 	npki_text_le(&z->head, LEN_MAX, 4);
-	npk_text_add(&z->head, m->name, strlen(m->name));
-	npki_text_le(&z->head, 1, 2);
-	npki_text_le(&z->head, 24, 2);
-	npki_text_le(&z->head, m->size, 8);
-	npki_text_le(&z->head, m->packed, 8);
+	put_name(z, m, 24);
 	npki_text_le(&z->head, m->local, 8);
 	return write_head(z, err);
 }

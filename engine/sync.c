@@ -173,9 +173,8 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 /* Blocked ones to fresh names, so that the next round finds theirs free. */
 static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *err)
 {
-	struct npki_writer *w = s->writer;
 	struct npk_array **list = NULL;
-	char *to, *canonical;
+	char to[64], *canonical;
 	size_t n = 0;
 	int rc = npk_store_list(s, &list, &n, err);
 
@@ -184,10 +183,8 @@ static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *
 		if (rc != 0 || !canonical)
 			continue;
 		free(canonical);
-		if (asprintf(&to, "data_.npk-%010llx%06x.npkd", (unsigned long long)w->nonce, w->counter++ & 0xFFFFFF) <
-				0 ||
-			add_naming(out, list[i], to) != 0)
-			rc = -ENOMEM;
+		npki_fresh_name(s->writer, ".npkd", to);
+		rc = add_naming(out, list[i], strdup(to));
 	}
 	if (list)
 		npk_store_list_free(list, n);

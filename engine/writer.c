@@ -339,12 +339,17 @@ void npki_temp_name(struct npki_writer *w, char path[64])
 	snprintf(path, 64, ".npk-%010" PRIx64 "%06x.tmp", w->nonce, w->counter++ & 0xFFFFFF);
 }
 
+void npki_fresh_name(struct npki_writer *w, const char *suffix, char path[64])
+{
+	snprintf(path, 64, "data_.npk-%010" PRIx64 "%06x%s", w->nonce, w->counter++ & 0xFFFFFF, suffix);
+}
+
 int npki_tx_create(struct npki_tx *tx, const char *suffix, char path[64], int *fd, struct npk_err *err)
 {
 	struct npki_writer *w = tx->s->writer;
 	int rc;
 
-	snprintf(path, 64, "data_.npk-%010" PRIx64 "%06x%s", w->nonce, w->counter++ & 0xFFFFFF, suffix);
+	npki_fresh_name(w, suffix, path);
 	rc = npki_create(tx->s->dirfd, path, fd, err);
 	if (rc != 0)
 		return rc;

@@ -264,6 +264,8 @@ int npki_images(struct npk_store *s, struct npki_snapshot *n, struct npk_text *o
 int npki_redo_checkpoint(struct npk_store *s, const void *payload, size_t len, struct npk_err *err);
 /* A name of ours for a temporary file. */
 void npki_temp_name(struct npki_writer *w, char path[64]);
+/* And for a data file, which nobody has. */
+void npki_fresh_name(struct npki_writer *w, const char *suffix, char path[64]);
 int npki_fail_store(struct npki_writer *w, int rc, const struct npk_err *err); /* read-only from now on; returns rc */
 
 #endif
