@@ -133,7 +133,8 @@ static const struct npkfs_handle_ops reader_ops = {.read = read_file, .close = c
 
 /* --- open ------------------------------------------------------------------------------------------------------------------------ */
 
-int npkfs_file_component(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
+/* The component of the root under which the node is known. */
+static int component_of(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
 	char part[NPKFS_NAME_MAX + 1], struct npk_err *err)
 {
 	char *called;
@@ -153,18 +154,26 @@ int npkfs_file_component(struct npkfs_session *s, struct npkfs_node *node, struc
 	return ok ? 0 : npk_fail(err, ENOMEM, "no memory for a name");
 }
 
+int npkfs_file_stage(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
+	const struct npkfs_caller *who, bool pending, char part[NPKFS_NAME_MAX + 1], struct npkfs_node **fresh,
+	struct npk_err *err)
+{
+	struct stat attr;
+	int rc = component_of(s, node, st, part, err);
+
+	if (rc != 0)
+		return rc;
+	npkfs_stat_array(s, node, &attr);
+	return npkfs_staged_new(s, node->space, part, who, pending, attr.st_mode, fresh, err);
+}
+
 int npkfs_file_mint(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
 	const struct npkfs_caller *who, struct npk_err *err)
 {
 	char part[NPKFS_NAME_MAX + 1];
 	struct npkfs_node *fresh;
-	struct stat attr;
-	int rc = npkfs_file_component(s, node, st, part, err);
+	int rc = npkfs_file_stage(s, node, st, who, true, part, &fresh, err);
 
-	if (rc != 0)
-		return rc;
-	npkfs_stat_array(s, node, &attr);
-	rc = npkfs_staged_new(s, node->space, part, who, true, attr.st_mode, &fresh, err);
 	if (rc != 0)
 		return rc;
 	npkfs_node_put(&s->inodes, fresh);

@@ -34,9 +34,11 @@ int npkfs_staged_changed(
 
 /* --- file.c --- */
 
-/* The component of the root under which the node is known. */
-int npkfs_file_component(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
-	char part[NPKFS_NAME_MAX + 1], struct npk_err *err);
+/* A staged file under the node's name, with its mode, and in `part` that component of the root; `pending` as in
+ * npkfs_staged_new(). */
+int npkfs_file_stage(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,
+	const struct npkfs_caller *who, bool pending, char part[NPKFS_NAME_MAX + 1], struct npkfs_node **fresh,
+	struct npk_err *err);
 /* A private file for this thread under the node's name; -ESTALE, with which the kernel looks the name up again and finds it.
  * Readers of the node itself notice nothing. */
 int npkfs_file_mint(struct npkfs_session *s, struct npkfs_node *node, struct npkfs_staged *st,

@@ -96,16 +96,11 @@ static int restart(
 	char part[NPKFS_NAME_MAX + 1];
 	struct npkfs_node *fresh;
 	struct npkfs_staged *st;
-	struct stat attr;
 	int rc;
 
 	if (atomic_load(&node->handles) > 1)
 		return npk_fail(err, EBUSY, "others have the file open: it cannot shrink under them");
-	rc = npkfs_file_component(s, node, NULL, part, err);
-	if (rc != 0)
-		return rc;
-	npkfs_stat_array(s, node, &attr);
-	rc = npkfs_staged_new(s, node->space, part, who, false, attr.st_mode, &fresh, err);
+	rc = npkfs_file_stage(s, node, NULL, who, false, part, &fresh, err);
 	if (rc != 0)
 		return rc;
 	/* The staged file moves over to this node; the one made for it goes. */
