@@ -174,7 +174,7 @@ static int find_namings(struct npk_store *s, struct namings *out, struct npk_err
 static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *err)
 {
 	struct npk_array **list = NULL;
-	char to[64], *canonical;
+	char path[64], *to, *canonical;
 	size_t n = 0;
 	int rc = npk_store_list(s, &list, &n, err);
 
@@ -183,8 +183,11 @@ static int find_fresh(struct npk_store *s, struct namings *out, struct npk_err *
 		if (rc != 0 || !canonical)
 			continue;
 		free(canonical);
-		npki_fresh_name(s->writer, ".npkd", to);
-		rc = add_naming(out, list[i], strdup(to));
+		npki_fresh_name(s->writer, ".npkd", path);
+		to = strdup(path);
+		rc = add_naming(out, list[i], to);
+		if (rc != 0)
+			free(to);
 	}
 	if (list)
 		npk_store_list_free(list, n);
